@@ -1,0 +1,51 @@
+# Everything a person needs. `make help` lists it. Each target installs what it needs first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup generate lock check test demo up bench clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## Make the virtual environment, with everything pinned
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (once; takes a minute)..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+generate: setup  ## Make generated/ from protos/
+	@$(BIN)/python protos/generate.py
+
+lock: setup  ## Renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra bench --no-emit-index-url \
+	  --no-annotate --no-header pyproject.toml --output-file requirements.lock
+
+check: setup  ## Formatting, lint, types, import rule, proto lint, generated drift
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python protos/generate.py --lint
+	$(BIN)/python protos/generate.py --check
+
+test: setup  ## All tests, against real servers that they start themselves
+	$(BIN)/python -m pytest
+
+demo: setup  ## The main job for real: a load through the public API, and a verdict
+	@$(BIN)/python -m scheduling.demo
+
+up: setup  ## The whole stack with demo siblings, staying up, for grpcurl and the command line
+	@$(BIN)/python -m scheduling up --siblings
+
+bench: setup  ## Measure lateness at a steady rate with many jobs pending
+	@$(BIN)/python -m bench
+
+clean:  ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,410 @@
+"""Construction: builds each process once, in order, and takes it down in the reverse order.
+
+The only place that knows all rooms. Nothing is built at import time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from scheduling import __version__
+from scheduling.delivery.channels import Channels
+from scheduling.delivery.database_clock import DatabaseClock
+from scheduling.delivery.engine import DeliveryEngine, EngineSettings
+from scheduling.delivery.targets import ROWS, TargetTable
+from scheduling.dispatch.broker import Transport
+from scheduling.dispatch.lease import Beat, Canceller, Lease, Reaper
+from scheduling.dispatch.loop import Loop
+from scheduling.dispatch.pulse import Leadership, Pulse
+from scheduling.dispatch.scheduler import Scheduler
+from scheduling.domain.clock import Clock
+from scheduling.domain.errors import StoreUnavailable
+from scheduling.domain.ids import uuid7
+from scheduling.domain.limits import Limits
+from scheduling.observers import EngineObserver, RpcObserver, SchedulerObserver
+from scheduling.operations.ports import Ports
+from scheduling.operations.recover import recover
+from scheduling.rpc.authentication import FixedPrincipal
+from scheduling.rpc.server import RpcOptions, RpcServer, api_services
+from scheduling.settings import Settings
+from scheduling.storage.advancing import AdvancingStore
+from scheduling.storage.database import Database
+from scheduling.storage.delivering import DeliveryStore
+from scheduling.storage.leading import LeadingStore, WorkerIdentity
+from scheduling.storage.listening import listen
+from scheduling.storage.maintaining import MaintenanceStore
+from scheduling.storage.migrate import head_revision
+from scheduling.storage.releasing import ReleasingStore
+from scheduling.storage.status import StatusStore
+from scheduling.storage.store import PostgresStore
+from scheduling.telemetry.logs import configure_logging, log_event
+from scheduling.telemetry.metrics import BREAKER_CLOSED, BREAKER_HALF_OPEN, BREAKER_OPEN, Metrics
+from scheduling.telemetry.serve import MetricsServer
+
+_log = logging.getLogger(__name__)
+
+#: Between two looks at the tables themselves.
+HOUSEKEEPING_PAUSE = 3600.0
+_BREAKER_GAUGE = {"CLOSED": BREAKER_CLOSED, "HALF_OPEN": BREAKER_HALF_OPEN, "OPEN": BREAKER_OPEN}
+
+
+class SystemClock:
+    """The real clock: the one place where real time comes in."""
+
+    def now(self) -> datetime:
+        """The wall clock, in UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - this is the clock
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary moment."""
+        return time.monotonic()  # noqa: TID251 - this is the clock
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits."""
+        await asyncio.sleep(max(seconds, 0.0))  # noqa: TID251 - this is the clock
+
+
+def service_names() -> tuple[str, ...]:
+    """The short names of the sibling services that the target table needs addresses for."""
+    return tuple(sorted({row.method.partition(".")[0] for row in ROWS}))
+
+
+def build_targets(settings: Settings) -> TargetTable:
+    """The target table. Imports the generated contracts."""
+    return TargetTable(sent_retention=settings.message_retention)
+
+
+def _database(settings: Settings, application: str, url: str) -> Database:
+    return Database(
+        url,
+        application=application,
+        size=settings.database_pool_size,
+        hot_timeout=settings.hot_timeout,
+        maintenance_timeout=settings.maintenance_timeout,
+    )
+
+
+def _metrics(targets: TargetTable, rpc_methods: Sequence[str] = ()) -> Metrics:
+    methods = [target.method for target in targets]
+    return Metrics(version=__version__, methods=methods, services=targets.services, rpc_methods=rpc_methods)
+
+
+def _transport(settings: Settings, clock: Clock, url: str) -> Transport:
+    return Transport(url, environment=settings.environment, timeout=settings.redis_timeout, clock=clock)
+
+
+class _RedisProbe:
+    def __init__(self, transport: Transport | None) -> None:
+        self._transport = transport
+
+    async def is_up(self) -> bool:
+        return self._transport is not None and await self._transport.check()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits that the settings name."""
+    return Limits(
+        owner_daily_jobs=settings.limit_owner_daily_jobs,
+        payload_bytes=settings.limit_payload_bytes,
+        retries=settings.limit_retries,
+        timeout=settings.limit_timeout,
+        queue_depth=settings.limit_queue_depth,
+        past_tolerance=settings.past_tolerance,
+    )
+
+
+async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable[[int], None]) -> None:
+    """Serves the API until `stop` is set; `on_ready` is told the port. PostgreSQL may come later: health tells."""
+    assert settings.database_url is not None
+    configure_logging(settings.log_level, settings.log_format, sys.stderr)
+    clock = SystemClock()
+    targets = build_targets(settings)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            _database(settings, "whispr-scheduling-server", settings.database_url)
+        )
+        transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
+        if transport is not None:
+            stack.push_async_callback(transport.stop)
+        ports = Ports(
+            store=PostgresStore(
+                database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=settings.principal
+            ),
+            targets=targets,
+            clock=clock,
+            limits=limits_of(settings),
+            redis=_RedisProbe(transport),
+            default_time_zone=settings.default_time_zone,
+            environment=settings.environment,
+            version=__version__,
+        )
+        services = api_services(ports)
+        status = StatusStore(database)
+        metrics = _metrics(targets, rpc_method_names([service.name for service in services]))
+        refresh = _refresher(metrics, database, status, clock, ports.redis.is_up)
+        await stack.enter_async_context(MetricsServer(metrics.registry, settings.metrics_listen, refresh))
+        head = head_revision()
+
+        async def is_serving() -> bool:
+            try:
+                return await status.schema_revision() == head
+            except StoreUnavailable:
+                return False
+
+        server = RpcServer(
+            RpcOptions(listen=settings.grpc_listen, max_receive_bytes=settings.max_message_bytes),
+            services=services,
+            is_serving=is_serving,
+            authenticator=FixedPrincipal(settings.principal),
+            metrics=RpcObserver(metrics),
+            clock=clock,
+            described=targets.services,
+        )
+        port = await server.start()
+        await server.check_health()
+        log_event(_log, logging.INFO, "server_started", port=port, version=__version__)
+        on_ready(port)
+        await stop.wait()
+        log_event(_log, logging.INFO, "server_stopping")
+        await server.stop(settings.server_drain.total_seconds())
+
+
+def rpc_method_names(services: Sequence[str]) -> list[str]:
+    """The full names of the services' methods, from their descriptors."""
+    from google.protobuf import descriptor_pool
+
+    pool = descriptor_pool.Default()
+    return [f"{name}/{method.name}" for name in services for method in pool.FindServiceByName(name).methods]
+
+
+def _refresher(
+    metrics: Metrics, database: Database, status: StatusStore, clock: Clock, redis_up: Callable[[], Awaitable[bool]]
+) -> Callable[[], Awaitable[None]]:
+    """Reads the gauges that are kept in PostgreSQL, when they are asked for."""
+
+    async def refresh() -> None:
+        in_use, size = database.stats()
+        metrics.db_pool_in_use.set(in_use)
+        metrics.db_pool_size.set(size)
+        metrics.redis_up.set(int(await redis_up()))
+        for each in await status.queues():
+            queue = each.queue.value
+            metrics.queue_waiting_for(queue).set(each.waiting)
+            metrics.queue_queued_for(queue).set(each.queued)
+            metrics.queue_running_for(queue).set(each.running)
+            metrics.queue_retrying_for(queue).set(each.retrying)
+            metrics.queue_failed_for(queue).set(each.failed)
+            oldest = each.oldest_waiting
+            metrics.queue_oldest_for(queue).set(0 if oldest is None else oldest.total_seconds())
+        for service, breaker in (await status.breakers()).items():
+            metrics.breaker_state_for(service).set(_BREAKER_GAUGE[breaker.state])
+        metrics.refresh_time.set(clock.now().timestamp())
+
+    return refresh
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable[[UUID], None]) -> None:
+    """Delivers, and takes part in leading, until `stop` is set; `on_ready` is told the worker's id."""
+    assert settings.database_url is not None
+    configure_logging(settings.log_level, settings.log_format, sys.stderr)
+    clock = SystemClock()
+    targets = build_targets(settings)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            _database(settings, "whispr-scheduling-worker", settings.database_url)
+        )
+        worker = Worker(settings, database, targets, clock)
+        await stack.enter_async_context(MetricsServer(worker.metrics.registry, settings.metrics_listen, worker.refresh))
+        await worker.start()
+        on_ready(worker.identity.uid)
+        await stop.wait()
+        await worker.stop()
+
+
+class Worker:
+    """One worker process: engine, lease, leadership, pulse, scheduler, and the transport between them."""
+
+    def __init__(self, settings: Settings, database: Database, targets: TargetTable, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self.metrics = _metrics(targets)
+        self.identity = WorkerIdentity(
+            uid=uuid7(clock.now()),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            queues=settings.queues,
+        )
+        self._leading = LeadingStore(database)
+        self._delivering = DeliveryStore(database)
+        releasing = ReleasingStore(database, queue_depth=settings.limit_queue_depth)
+        advancing = AdvancingStore(database)
+        self._maintaining = MaintenanceStore(database)
+        self._database = database
+        self._database_clock = DatabaseClock(clock)
+        self._channels = Channels(targets, settings.addresses)
+        self.engine = DeliveryEngine(
+            worker=self.identity.uid,
+            store=self._delivering,
+            caller=self._channels,
+            clock=clock,
+            database_clock=self._database_clock,
+            settings=EngineSettings(
+                slots={queue: settings.slots(queue) for queue in settings.queues},
+                targets=tuple(target.method for target in targets),
+                capacity=settings.engine_capacity,
+                claim_lead=settings.claim_lead,
+                sweep_after=settings.sweep_after,
+            ),
+            observer=EngineObserver(self.metrics),
+        )
+        self._observer = SchedulerObserver(self.metrics)
+        self._transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
+        sender = self._transport or _NoTransport()
+        self._scheduler = Scheduler(
+            _SchedulerStore(advancing, releasing), sender, clock, settings.look_ahead, self._observer
+        )
+        self.leadership = Leadership(
+            self.identity.uid,
+            self._leading,
+            clock,
+            ttl=settings.leader_ttl,
+            renew=settings.leader_renew,
+            standby=settings.standby_poll,
+        )
+        self._pulse = Pulse(
+            self.leadership,
+            releasing,
+            sender,
+            self._scheduler,
+            clock,
+            look_ahead=settings.look_ahead,
+            poll=settings.poll_interval,
+        )
+        lease = Lease(
+            self.engine,
+            self._beat,
+            self._database_clock,
+            clock,
+            beat=settings.heartbeat,
+            cutoff=settings.worker_cutoff,
+        )
+        self._lease = lease
+        self._pulse_loop = Loop("pulse", self._pulse.tick, clock)
+        self._loops = [
+            Loop("lease_guard", lease.guard, clock),
+            Loop("canceller", Canceller(self.identity.uid, self._delivering, self.engine).tick, clock),
+            self._pulse_loop,
+            Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
+            Loop("housekeeping", self._keep_house, clock),
+        ]
+        # These two go last at shutdown: as long as calls are under way, others must know that this process lives.
+        self._vital = [Loop("lease", lease.tick, clock), Loop("leadership", self.leadership.tick, clock)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._vital_tasks: list[asyncio.Task[None]] = []
+        self._refresh_stored = _refresher(
+            self.metrics, database, StatusStore(database), clock, _RedisProbe(self._transport).is_up
+        )
+
+    async def start(self) -> None:
+        """Starts everything; nothing waits for PostgreSQL or Redis to be there."""
+        self._vital_tasks = [asyncio.create_task(loop.run(), name=loop.name) for loop in self._vital]
+        self._tasks = [asyncio.create_task(loop.run(), name=loop.name) for loop in self._loops]
+        self._tasks.append(asyncio.create_task(self.engine.run(), name="engine"))
+        self._tasks.append(asyncio.create_task(self._listen(), name="listener"))
+        if self._transport is not None:
+            self._transport.listen(self._settings.queues, schedule=self._scheduler.act, deliver=self.engine.hand_over)
+        log_event(_log, logging.INFO, "worker_started", worker=str(self.identity.uid), version=__version__)
+
+    async def stop(self) -> None:
+        """Stops gently: leadership is handed over, calls may end, outcomes are recorded, the lease is signed off."""
+        log_event(_log, logging.INFO, "worker_stopping", worker=str(self.identity.uid))
+        leadership = self._vital_tasks.pop()
+        await _end([leadership])
+        await self.leadership.resign()
+        drained = asyncio.create_task(self.engine.drain(self._settings.worker_drain))
+        if self._transport is not None:
+            await self._transport.stop()
+        await drained
+        await _end([*self._tasks, *self._vital_tasks])
+        try:
+            await self._leading.sign_off(self.identity.uid)
+        except StoreUnavailable:
+            log_event(_log, logging.WARNING, "sign_off_failed", worker=str(self.identity.uid))
+        await self._channels.close()
+        log_event(_log, logging.INFO, "worker_stopped", worker=str(self.identity.uid))
+
+    async def _beat(self, last_start: datetime | None) -> Beat:
+        return await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
+
+    async def _recover(self, term: int, grace: timedelta, *, dry_run: bool) -> int:
+        lost = await recover(_RecoveryStore(self._leading, self._delivering), term, grace, dry_run=dry_run)
+        self._observer.recovered(lost)
+        return len(lost)
+
+    async def _keep_house(self) -> float:
+        if self.leadership.term is None:
+            return 5.0
+        await self._leading.forget_workers()
+        dropped = await self._maintaining.tend_history()
+        if dropped:
+            log_event(_log, logging.INFO, "history_pruned", partitions=dropped)
+        return HOUSEKEEPING_PAUSE
+
+    async def _listen(self) -> None:
+        def set_listening(*, listening: bool) -> None:
+            self._pulse.is_listening = listening
+
+        await listen(self._database, self._clock, on_hint=self._pulse_loop.wake, on_change=set_listening)
+
+    async def refresh(self) -> None:
+        """Sets the gauges, before they are read."""
+        term = self.leadership.term
+        self.metrics.leader.set(0 if term is None else 1)
+        if term is not None:
+            self.metrics.leader_term.set(term)
+        for queue in self._settings.queues:
+            self.metrics.engine_held_for(queue.value).set(self.engine.waiting(queue))
+            self.metrics.engine_in_flight_for(queue.value).set(self.engine.in_flight(queue))
+        await self._refresh_stored()
+
+
+class _SchedulerStore:
+    """The two stores that the scheduler works with, as one."""
+
+    def __init__(self, advancing: AdvancingStore, releasing: ReleasingStore) -> None:
+        self.advance = advancing.advance
+        self.release = releasing.release
+
+
+class _RecoveryStore:
+    """The two stores that recovery works with, as one."""
+
+    def __init__(self, leading: LeadingStore, delivering: DeliveryStore) -> None:
+        self.find_lost = leading.find_lost
+        self.record = delivering.record
+
+
+class _NoTransport:
+    """Stands in where no Redis is configured: the leader does all itself, and workers find their work by the sweep."""
+
+    async def ring(self, term: int) -> bool:  # noqa: ARG002 - the protocol's signature
+        return False
+
+    async def send(self, queue: object, items: object) -> bool:  # noqa: ARG002 - the protocol's signature
+        return False
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,96 @@
+"""Commands that run one process of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import click
+
+from scheduling import app
+from scheduling.domain.errors import StoreUnavailable
+from scheduling.rpc.server import ListenError
+from scheduling.settings import Settings, SettingsError, from_environment, settings_table
+
+#: Exit codes: wrong settings or arguments, and a failure at run time.
+BAD_SETTINGS, FAILED = 2, 1
+
+
+def read_settings() -> Settings:
+    """The settings of this environment. Prints all problems and exits with 2 if there are any."""
+    try:
+        return from_environment(app.service_names())
+    except SettingsError as error:
+        click.echo(f"The settings are wrong:\n{error}", err=True)
+        sys.exit(BAD_SETTINGS)
+
+
+def require(settings: Settings, *names: str) -> None:
+    """Prints which of the settings are missing and exits with 2, if any is."""
+    missing = [f"SCHEDULING_{name.upper()} is not set" for name in names if getattr(settings, name) is None]
+    if missing:
+        hint = "or run `scheduling up`, which brings its own PostgreSQL and Valkey"
+        click.echo("The settings are wrong:\n" + "\n".join(missing) + f"\n({hint})", err=True)
+        sys.exit(BAD_SETTINGS)
+
+
+def run_process(kind: str, *, queues: str | None = None) -> int:
+    """Runs a server or a worker until it is told to stop; returns the exit code."""
+    if queues is not None:
+        os.environ["SCHEDULING_QUEUES"] = queues  # noqa: TID251 - the option is the setting under another name
+    settings = read_settings()
+    require(settings, "database_url")
+    try:
+        if kind == "server":
+            asyncio.run(_until_stopped(lambda stop: app.run_server(settings, stop, _server_ready)))
+        else:
+            asyncio.run(_until_stopped(lambda stop: app.run_worker(settings, stop, _worker_ready)))
+    except (ListenError, OSError) as error:
+        click.echo(f"scheduling {kind}: {error}", err=True)
+        return FAILED
+    return 0
+
+
+async def _until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run(stop)
+
+
+def _server_ready(port: int) -> None:
+    click.echo(f"ready {port}")
+
+
+def _worker_ready(worker: object) -> None:
+    click.echo(f"ready {worker}")
+
+
+def run_migrate() -> int:
+    """Migrates the database; returns the exit code."""
+    from scheduling.storage.database import store_errors_sync
+    from scheduling.storage.migrate import head_revision, migrate
+
+    settings = read_settings()
+    require(settings, "database_url")
+    assert settings.database_url is not None
+    try:
+        with store_errors_sync():
+            migrate(settings.database_url)
+    except StoreUnavailable as error:
+        click.echo(f"scheduling migrate: {error}: {error.__cause__}", err=True)
+        return FAILED
+    click.echo(f"the database is at revision {head_revision()}")
+    return 0
+
+
+def show_settings() -> int:
+    """Prints the table of settings; returns the exit code."""
+    for name, default, description in settings_table(app.service_names()):
+        click.echo(f"{name}\n    {description}\n    default: {default}")
+    read_settings()
+    return 0

@@ -1,0 +1,112 @@
+"""Channels to the siblings: one per service, kept open, with retries of gRPC's own switched off: attempts are ours to count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from scheduling.delivery.targets import TargetTable
+from scheduling.domain.limits import KEPT_MESSAGE_CHARACTERS, KEPT_RESPONSE_BYTES
+from scheduling.domain.retry import Code
+
+_OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", 8 * 1024 * 1024),
+    ("grpc.max_send_message_length", 8 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.service_config_disable_resolution", 1),
+)
+_PUSHBACK = "grpc-retry-pushback-ms"
+_DETAILS = "grpc-status-details-bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of a call: a status code, its text, what a small response held, and how long the target wants to be left alone."""
+
+    code: Code
+    message: str = ""
+    response: bytes | None = None
+    response_type: str = ""
+    pushback: timedelta | None = None
+
+
+class Channels:
+    """Makes calls by method name through the generated stubs. Close it with `close`."""
+
+    def __init__(self, table: TargetTable, addresses: Mapping[str, str]) -> None:
+        self._table = table
+        self._addresses = addresses
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._methods: dict[str, tuple[Any, type[Message]]] = {}
+
+    async def call(
+        self, method: str, request: bytes, timeout: timedelta, metadata: tuple[tuple[str, str], ...]
+    ) -> Answer:
+        """Calls `method` once. Never raises for what the target or the network does; asyncio cancellation cancels the call."""
+        found = self._methods.get(method)
+        if found is None:
+            found = self._methods[method] = self._prepare(method)
+        invoke, request_class = found
+        try:
+            message = request_class.FromString(request)
+        except DecodeError:
+            return Answer(Code.INVALID_ARGUMENT, "the stored request no longer decodes as the method's request type")
+        try:
+            response = await invoke(message, timeout=timeout.total_seconds(), metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            return _answer(error)
+        if response.ByteSize() > KEPT_RESPONSE_BYTES:
+            return Answer(Code.OK)
+        return Answer(Code.OK, "", response.SerializeToString(), response.DESCRIPTOR.full_name)
+
+    def _prepare(self, method: str) -> tuple[Any, type[Message]]:
+        service, _, name = method.rpartition("/")
+        address = self._addresses[service.partition(".")[0]]
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        stub = self._table.stub_class(service)(channel)
+        return getattr(stub, name), self._table.request_class(method)
+
+    async def close(self) -> None:
+        """Closes all channels; calls under way end as CANCELLED."""
+        for channel in self._channels.values():
+            await channel.close()
+
+
+def _answer(error: grpc.aio.AioRpcError) -> Answer:
+    code = Code(error.code().value[0])
+    text = (error.details() or "").replace("\0", "")[:KEPT_MESSAGE_CHARACTERS]
+    return Answer(code, text, pushback=_pushback(error))
+
+
+def _pushback(error: grpc.aio.AioRpcError) -> timedelta | None:
+    """How long the target asks to be left alone: `grpc-retry-pushback-ms` (gRFC A6) or google.rpc.RetryInfo."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _PUSHBACK:
+            text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+            # gRFC A6: a value that is not a number of milliseconds asks not to retry, and so does a negative one.
+            return (
+                timedelta(milliseconds=int(text)) if text.isdigit() and len(text) < 12 else timedelta(milliseconds=-1)
+            )
+        if key == _DETAILS and isinstance(value, bytes):
+            status, info = status_pb2.Status(), error_details_pb2.RetryInfo()
+            try:
+                status.ParseFromString(value)
+                for detail in status.details:
+                    if detail.Unpack(info):
+                        delay: timedelta = info.retry_delay.ToTimedelta()
+                        return delay
+            except (DecodeError, ValueError, OverflowError):
+                continue
+    return None

@@ -1,0 +1,439 @@
+"""The delivery engine of one process: holds ids until their moment, claims, calls, records.
+
+Ids come in ahead of their time. A few milliseconds before a moment, all that fall together are claimed in one statement; the
+calls go out at the moment, concurrently within the slots of their queue; outcomes are recorded in batches. Nothing here is
+remembered beyond the process: what is lost with it is found again by its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID, uuid4
+
+from scheduling.delivery.channels import Answer
+from scheduling.delivery.database_clock import DatabaseClock
+from scheduling.delivery.tasks import TaskGroup
+from scheduling.domain.clock import Clock
+from scheduling.domain.errors import StoreUnavailable
+from scheduling.domain.execution import Attempt, Claim, Outcome, Reason, append_attempt
+from scheduling.domain.lifecycle import State
+from scheduling.domain.retry import Code, decide
+from scheduling.domain.target import Queue
+from scheduling.telemetry.logs import log_event
+from scheduling.telemetry.traces import new_trace
+
+_log = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """What the engine writes, guarded by claim tokens. Every call may raise StoreUnavailable."""
+
+    async def claim_if_queued(
+        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta
+    ) -> Sequence[Claim]: ...
+
+    async def claim_overdue(
+        self, worker: UUID, queue: Queue, tokens: Sequence[UUID], after: timedelta, targets: Sequence[str]
+    ) -> Sequence[Claim]: ...
+
+    async def record(self, outcomes: Sequence[Outcome]) -> set[UUID]: ...
+
+
+class Caller(Protocol):
+    """Makes one call to a sibling; never raises for what the sibling does."""
+
+    async def call(
+        self, method: str, request: bytes, timeout: timedelta, metadata: tuple[tuple[str, str], ...]
+    ) -> Answer: ...
+
+
+class Observer(Protocol):
+    """Is told what happens, for metrics."""
+
+    def claimed(self, count: int, *, swept: bool) -> None: ...
+
+    def started(self, claim: Claim, lateness: float | None) -> None: ...
+
+    def answered(self, claim: Claim, code: Code, seconds: float) -> None: ...
+
+    def recorded(self, outcomes: Sequence[tuple[Claim | None, Outcome]]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How much the engine does at once, and when."""
+
+    slots: Mapping[Queue, int]
+    targets: tuple[str, ...]
+    capacity: int = 10_000
+    claim_lead: timedelta = timedelta(milliseconds=20)
+    sweep_after: timedelta = timedelta(milliseconds=250)
+    record_batch: int = 500
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One queue: what waits for its moment (a heap), and the free slots."""
+
+    queue: Queue
+    free: int
+    waiting: list[tuple[datetime, UUID]] = field(default_factory=list)
+    known: set[UUID] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class _Held:
+    """A claimed execution. `call` is set while its call is under way."""
+
+    claim: Claim
+    task: asyncio.Task[None] | None = None
+    cancelled_by: str = ""
+
+
+class DeliveryEngine:
+    """Delivers what is handed to it. `run` works until cancelled; `drain` ends it gently."""
+
+    def __init__(
+        self,
+        worker: UUID,
+        store: Store,
+        caller: Caller,
+        clock: Clock,
+        database_clock: DatabaseClock,
+        settings: EngineSettings,
+        observer: Observer,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._worker = worker
+        self._store = store
+        self._caller = caller
+        self._clock = clock
+        self._database_clock = database_clock
+        self._settings = settings
+        self._observer = observer
+        self._chance = chance
+        self._lanes = {queue: _Lane(queue, slots) for queue, slots in settings.slots.items()}
+        self._room = asyncio.Condition()
+        self._held: dict[UUID, _Held] = {}
+        self._claiming: set[UUID] = set()
+        self._outcomes: list[tuple[Claim | None, Outcome]] = []
+        self._recording = asyncio.Event()
+        self._recorded = asyncio.Condition()
+        self._calls = TaskGroup()
+        self._draining = False
+        self._lease_until = float("-inf")
+        self.last_start: datetime | None = None
+
+    # --- what others see and say --------------------------------------------------------------------------------------
+
+    @property
+    def tokens(self) -> frozenset[UUID]:
+        """The claim tokens that this process holds, or is about to."""
+        return frozenset(self._held) | frozenset(self._claiming) | {outcome.token for _, outcome in self._outcomes}
+
+    def waiting(self, queue: Queue) -> int:
+        """How many ids of a queue wait for their moment."""
+        return len(self._lanes[queue].waiting) if queue in self._lanes else 0
+
+    def in_flight(self, queue: Queue) -> int:
+        """How many executions of a queue are claimed and not yet answered."""
+        return self._settings.slots[queue] - self._lanes[queue].free if queue in self._lanes else 0
+
+    def renew_lease(self, until: float) -> None:
+        """The process may start and continue calls until that monotonic second."""
+        self._lease_until = until
+
+    def has_lease(self) -> bool:
+        """Whether PostgreSQL still counts this process among the living, as far as it knows."""
+        return self._clock.monotonic() < self._lease_until
+
+    def cut_off(self) -> None:
+        """Cancels all running calls: the lease nears its end, and somebody else may soon make the same calls."""
+        for held in self._held.values():
+            self._cancel(held, Reason.LEASE_LOST)
+
+    def cancel(self, tokens: Iterable[UUID]) -> None:
+        """Cancels the calls of these claims at a caller's wish."""
+        for token in tokens:
+            held = self._held.get(token)
+            if held is not None:
+                self._cancel(held, Reason.CALLER)
+
+    @staticmethod
+    def _cancel(held: _Held, reason: Reason) -> None:
+        if held.task is not None and not held.cancelled_by:
+            held.cancelled_by = reason
+            held.task.cancel()
+
+    async def hand_over(self, queue: Queue, items: Sequence[tuple[UUID, datetime]]) -> None:
+        """Takes ids with their ready times. Waits while the engine is full, which is the back-pressure on the queue."""
+        lane = self._lanes.get(queue)
+        if lane is None:
+            return
+        async with self._room:
+            await self._room.wait_for(lambda: self._draining or self._size() < self._settings.capacity)
+        if self._draining:
+            # The rows stay QUEUED; another worker finds them.
+            return
+        for uid, ready in items:
+            if uid not in lane.known:
+                lane.known.add(uid)
+                heapq.heappush(lane.waiting, (ready, uid))
+        lane.changed.set()
+
+    def give_back(self, claims: Iterable[tuple[UUID, UUID]], now: datetime) -> None:
+        """Returns executions, by (token, uid), that PostgreSQL believes to run here and do not: their calls never began."""
+        for token, uid in claims:
+            self._settle(None, Outcome(uid, token, State.PENDING, Reason.NOT_BEGUN, now, None, None))
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Claims, calls and records until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes.values():
+                group.create_task(self._claim_loop(lane))
+                group.create_task(self._sweep_loop(lane))
+            group.create_task(self._record_loop())
+
+    async def drain(self, grace: timedelta) -> None:
+        """Claims nothing more, lets running calls end within `grace`, cancels the rest, and records everything."""
+        self._draining = True
+        async with self._room:
+            self._room.notify_all()
+        for held in list(self._held.values()):
+            if held.task is None:
+                continue
+            if self._database_clock.seconds_until(held.claim.ready_time) > 0:
+                self._cancel(held, Reason.NOT_BEGUN)
+        await self._calls.wait(grace.total_seconds())
+        self.cut_off()
+        await self._calls.wait(2.0)
+        async with self._recorded:
+            try:
+                async with asyncio.timeout(2.0):
+                    await self._recorded.wait_for(lambda: not self._outcomes)
+            except TimeoutError:
+                log_event(_log, logging.WARNING, "outcomes_left", count=len(self._outcomes))
+
+    def _size(self) -> int:
+        return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    async def _claim_loop(self, lane: _Lane) -> None:
+        while True:
+            lane.changed.clear()
+            pause = self._pause(lane)
+            if pause is None or pause > 0:
+                await self._wait(lane.changed, pause)
+                continue
+            uids = self._take_due(lane)
+            async with self._room:
+                self._room.notify_all()
+            tokens = [uuid4() for _ in uids]
+            claims = await self._claim(
+                lane, tokens, self._store.claim_if_queued(self._worker, uids, tokens, self._settings.claim_lead)
+            )
+            self._observer.claimed(len(claims), swept=False)
+
+    def _pause(self, lane: _Lane) -> float | None:
+        """Seconds until something is to be claimed; None when only a change can bring it about."""
+        if not lane.waiting or lane.free <= 0 or self._draining:
+            return None
+        if not self.has_lease():
+            return 0.1
+        lead = self._settings.claim_lead.total_seconds()
+        return self._database_clock.seconds_until(lane.waiting[0][0]) - lead
+
+    def _take_due(self, lane: _Lane) -> list[UUID]:
+        horizon = self._database_clock.now() + self._settings.claim_lead
+        uids: list[UUID] = []
+        while lane.waiting and len(uids) < lane.free and lane.waiting[0][0] <= horizon:
+            _, uid = heapq.heappop(lane.waiting)
+            lane.known.discard(uid)
+            uids.append(uid)
+        return uids
+
+    async def _sweep_loop(self, lane: _Lane) -> None:
+        """Finds what is queued and overdue: its message was lost, or Redis is down."""
+        while True:
+            await self._clock.sleep(self._settings.sweep_after.total_seconds())
+            if lane.waiting or lane.free <= 0 or self._draining or not self.has_lease():
+                continue
+            tokens = [uuid4() for _ in range(lane.free)]
+            settings = self._settings
+            claims = await self._claim(
+                lane,
+                tokens,
+                self._store.claim_overdue(self._worker, lane.queue, tokens, settings.sweep_after, settings.targets),
+            )
+            if claims:
+                self._observer.claimed(len(claims), swept=True)
+
+    async def _claim(
+        self, lane: _Lane, tokens: Sequence[UUID], statement: Awaitable[Sequence[Claim]]
+    ) -> Sequence[Claim]:
+        """Claims, and starts what was claimed. The slots are taken before and given back for what was not claimed."""
+        lane.free -= len(tokens)
+        self._claiming.update(tokens)
+        claims: Sequence[Claim] = ()
+        try:
+            claims = await statement
+        except StoreUnavailable as error:
+            # Perhaps the claim went through and its answer was lost: the next heartbeat finds such orphans.
+            log_event(_log, logging.WARNING, "claim_failed", error=str(error), count=len(tokens))
+            await self._clock.sleep(0.1)
+        finally:
+            lane.free += len(tokens) - len(claims)
+            for claim in claims:
+                self._held[claim.token] = _Held(claim)
+            self._claiming.difference_update(tokens)
+        for claim in claims:
+            held = self._held[claim.token]
+            held.task = self._calls.create(self._deliver(held, lane))
+        return claims
+
+    async def _deliver(self, held: _Held, lane: _Lane) -> None:
+        claim = held.claim
+        start: datetime | None = None
+        began = 0.0
+        try:
+            pause = self._database_clock.seconds_until(claim.ready_time)
+            if pause > 0:
+                await self._clock.sleep(pause)
+            if not self.has_lease():
+                held.cancelled_by = Reason.NOT_BEGUN
+                answer = Answer(Code.CANCELLED)
+            elif claim.cancel_requested:
+                held.cancelled_by = Reason.CALLER
+                answer = Answer(Code.CANCELLED)
+            else:
+                start, began = self._database_clock.now(), self._clock.monotonic()
+                self.last_start = start
+                late = (start - claim.due_time).total_seconds() if claim.start_time is None else None
+                self._observer.started(claim, late)
+                answer = await self._caller.call(claim.target, claim.request, claim.timeout, _metadata(claim))
+        except asyncio.CancelledError:
+            answer = Answer(Code.CANCELLED, "the call was cancelled")
+        except Exception as error:  # noqa: BLE001 - whatever a call does, its execution needs an outcome
+            log_event(_log, logging.ERROR, "call_broke", execution=str(claim.uid), error=type(error).__name__)
+            answer = Answer(Code.UNKNOWN, f"the call could not be made: {type(error).__name__}")
+        finally:
+            lane.free += 1
+            lane.changed.set()
+        if start is None:
+            outcome = self._not_begun(held)
+        else:
+            seconds = self._clock.monotonic() - began
+            self._observer.answered(claim, answer.code, seconds)
+            outcome = self._outcome(held, answer, start, seconds)
+        self._settle(claim, outcome)
+        del self._held[claim.token]
+
+    def _not_begun(self, held: _Held) -> Outcome:
+        claim = held.claim
+        if held.cancelled_by == Reason.CALLER:
+            return Outcome(claim.uid, claim.token, State.CANCELLED, Reason.CALLER, None, None, None, claim.history)
+        return Outcome(
+            claim.uid, claim.token, State.PENDING, Reason.NOT_BEGUN, claim.ready_time, None, None, claim.history
+        )
+
+    def _outcome(self, held: _Held, answer: Answer, start: datetime, seconds: float) -> Outcome:
+        claim = held.claim
+        now = self._database_clock.now()
+        decision = decide(
+            answer.code,
+            attempt=claim.attempt,
+            counted_before=claim.counted,
+            policy=claim.policy,
+            now=now,
+            expire_time=claim.expire_time,
+            chance=self._chance(),
+            # A call that we cut ourselves is made again at once.
+            pushback=timedelta(0) if held.cancelled_by == Reason.LEASE_LOST else answer.pushback,
+            cancel_requested=held.cancelled_by == Reason.CALLER,
+            reason=Reason.LEASE_LOST if held.cancelled_by == Reason.LEASE_LOST else "",
+        )
+        attempt = Attempt(
+            number=claim.attempt,
+            start_time=start,
+            duration=timedelta(seconds=seconds),
+            worker=str(self._worker),
+            code=int(answer.code),
+            message=answer.message,
+            counted=decision.counted,
+            reason=held.cancelled_by or (Reason.CONFLICT if answer.code is Code.ABORTED else ""),
+        )
+        return Outcome(
+            uid=claim.uid,
+            token=claim.token,
+            state=decision.state,
+            reason=decision.reason,
+            ready_time=decision.ready_time,
+            attempt=attempt,
+            start_time=claim.start_time or start,
+            history=append_attempt(claim.history, attempt),
+            response=answer.response if decision.state is State.SUCCEEDED else None,
+            response_type=answer.response_type if decision.state is State.SUCCEEDED else "",
+        )
+
+    def _settle(self, claim: Claim | None, outcome: Outcome) -> None:
+        self._outcomes.append((claim, outcome))
+        self._recording.set()
+
+    async def _record_loop(self) -> None:
+        """Records outcomes as they come; keeps them while PostgreSQL is away, for as long as it takes."""
+        while True:
+            await self._recording.wait()
+            self._recording.clear()
+            while self._outcomes:
+                batch = self._outcomes[: self._settings.record_batch]
+                if not await self._record(batch):
+                    await self._clock.sleep(0.2)
+                    continue
+                del self._outcomes[: len(batch)]
+            async with self._recorded:
+                self._recorded.notify_all()
+
+    async def _record(self, batch: Sequence[tuple[Claim | None, Outcome]]) -> bool:
+        try:
+            recorded = await self._store.record([outcome for _, outcome in batch])
+        except StoreUnavailable as error:
+            log_event(_log, logging.WARNING, "record_failed", error=str(error), count=len(batch))
+            return False
+        except Exception as error:  # noqa: BLE001 - one bad outcome must not stop all others
+            if len(batch) > 1:
+                return all([await self._record([each]) for each in batch])
+            # Its lease check gives it back later; the reason is for a person to see.
+            uid = str(batch[0][1].uid)
+            log_event(_log, logging.ERROR, "outcome_refused", execution=uid, error=type(error).__name__)
+            return True
+        self._observer.recorded([each for each in batch if each[1].uid in recorded])
+        return True
+
+    async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:
+        if seconds is None:
+            await event.wait()
+            return
+        try:
+            async with asyncio.timeout(min(seconds, 1.0)):
+                await event.wait()
+        except TimeoutError:
+            return
+
+
+def _metadata(claim: Claim) -> tuple[tuple[str, str], ...]:
+    return (
+        ("idempotency-key", str(claim.uid)),
+        ("x-scheduling-attempt", str(claim.attempt)),
+        ("x-scheduling-job", f"jobs/{claim.job_id}"),
+        ("x-scheduling-nominal-time", claim.nominal_time.isoformat()),
+        ("traceparent", new_trace().header()),
+    )

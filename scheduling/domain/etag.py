@@ -1,0 +1,10 @@
+"""Etags (AIP-154): a revision that cannot be mistaken for that of another resource with the same name."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+def etag(uid: UUID, revision: int) -> str:
+    """The etag of the resource `uid` at `revision`."""
+    return f"{uid.hex[-12:]}-{revision}"

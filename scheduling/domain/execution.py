@@ -1,0 +1,183 @@
+"""Executions as values: one firing of a job, with its attempts and outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from scheduling.domain.ids import execution_id
+from scheduling.domain.lifecycle import State
+from scheduling.domain.target import Queue, RetryPolicy
+
+
+class Origin(StrEnum):
+    """Where an execution comes from."""
+
+    SCHEDULED = "SCHEDULED"
+    MANUAL = "MANUAL"
+    BACKFILL = "BACKFILL"
+
+
+class Reason(StrEnum):
+    """Why an execution ended other than by success, was held or skipped, or an attempt did not count."""
+
+    # FAILED
+    PERMANENT = "PERMANENT"
+    ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
+    EXPIRED = "EXPIRED"
+    # SKIPPED
+    OVERLAP = "OVERLAP"
+    BUFFER_FULL = "BUFFER_FULL"
+    MISSED = "MISSED"
+    PAUSED = "PAUSED"
+    EXCLUDED = "EXCLUDED"
+    # CANCELLED
+    CALLER = "CALLER"
+    REPLACED = "REPLACED"
+    # Attempts
+    CONFLICT = "CONFLICT"
+    LEASE_LOST = "LEASE_LOST"
+    NOT_BEGUN = "NOT_BEGUN"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to the target. `code` is the gRPC status code's number, `reason` says how it ended when not by an answer."""
+
+    number: int
+    start_time: datetime
+    duration: timedelta
+    worker: str
+    code: int
+    message: str
+    counted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A stored execution."""
+
+    uid: UUID
+    job_uid: UUID
+    job_id: str
+    schedule_id: str | None
+    origin: Origin
+    target: str
+    queue: Queue
+    owner: str
+    state: State
+    reason: str
+    held_by: str
+    nominal_time: datetime
+    due_time: datetime
+    ready_time: datetime
+    expire_time: datetime
+    start_time: datetime | None
+    finish_time: datetime | None
+    attempt: int
+    attempts: tuple[Attempt, ...]
+    code: int | None
+    message: str
+    response: bytes | None
+    response_type: str
+    request: bytes | None
+    request_type: str
+    cancel_request_time: datetime | None
+    create_time: datetime
+    job_revision: int
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return f"jobs/{self.job_id}/executions/{execution_id(self.uid)}"
+
+    @property
+    def lateness(self) -> timedelta | None:
+        """Start minus ready of the first attempt, or None before it."""
+        return None if self.start_time is None else self.start_time - self.due_time
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An execution that this worker holds: everything needed to make one attempt.
+
+    `attempt` is the number of the attempt that is about to be made, `counted` how many before it used up the policy.
+    `token` is the fence: the outcome is only accepted with it.
+    """
+
+    uid: UUID
+    token: UUID
+    job_id: str
+    target: str
+    queue: Queue
+    request: bytes
+    policy: RetryPolicy
+    timeout: timedelta
+    attempt: int
+    counted: int
+    nominal_time: datetime
+    due_time: datetime
+    ready_time: datetime
+    expire_time: datetime
+    start_time: datetime | None
+    history: tuple[Attempt, ...]
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a claimed execution; recorded by its token.
+
+    `state` is SUCCEEDED, FAILED, CANCELLED, or PENDING for another try at `ready_time`. `attempt` is None when the call
+    was never begun. `start_time` is the start of the first attempt.
+    """
+
+    uid: UUID
+    token: UUID
+    state: State
+    reason: str
+    ready_time: datetime | None
+    attempt: Attempt | None
+    start_time: datetime | None
+    history: tuple[Attempt, ...] = ()
+    response: bytes | None = None
+    response_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LostExecution:
+    """A running execution whose worker is gone: what is needed to decide what comes next. Fenced by the same token.
+
+    `moment` is the database's clock when it was found.
+    """
+
+    uid: UUID
+    token: UUID
+    target: str
+    queue: Queue
+    worker: UUID
+    policy: RetryPolicy
+    timeout: timedelta
+    attempt: int
+    counted: int
+    claim_time: datetime
+    start_time: datetime | None
+    expire_time: datetime
+    history: tuple[Attempt, ...]
+    cancel_requested: bool
+    moment: datetime
+
+
+#: How much history an execution keeps: the first few say how it began, the last ones how it went on.
+KEEP_FIRST_ATTEMPTS, KEEP_LAST_ATTEMPTS = 5, 15
+
+
+def append_attempt(history: tuple[Attempt, ...], attempt: Attempt) -> tuple[Attempt, ...]:
+    """The history with one more attempt, within its bounds."""
+    grown = (*history, attempt)
+    if len(grown) <= KEEP_FIRST_ATTEMPTS + KEEP_LAST_ATTEMPTS:
+        return grown
+    return grown[:KEEP_FIRST_ATTEMPTS] + grown[-KEEP_LAST_ATTEMPTS:]

@@ -1,0 +1,45 @@
+"""Names and numbers of things.
+
+Uids are UUIDs of version 7 (RFC 9562): 48 bits of Unix milliseconds, then random, so they sort by creation. Resource ids
+follow AIP-122: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import datetime
+from uuid import UUID
+
+ID_PATTERN = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+
+#: Letters in front of the uid in ids that the service makes, since a UUID may start with a digit.
+JOB_PREFIX, SCHEDULE_PREFIX, EXECUTION_PREFIX = "j-", "s-", "e-"
+
+
+def uuid7(now: datetime) -> UUID:
+    """A new UUID of version 7 for the moment `now`."""
+    millis = int(now.timestamp() * 1000) & 0xFFFF_FFFF_FFFF
+    value = (millis << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
+    return UUID(int=value)
+
+
+def is_valid_id(text: str) -> bool:
+    """Whether `text` may be a resource id."""
+    return ID_PATTERN.fullmatch(text) is not None
+
+
+def execution_id(uid: UUID) -> str:
+    """The id of an execution: its uid with a letter in front."""
+    return f"{EXECUTION_PREFIX}{uid}"
+
+
+def parse_execution_id(text: str) -> UUID | None:
+    """The uid in an execution's id, or None if it is not one in canonical form."""
+    if not text.startswith(EXECUTION_PREFIX):
+        return None
+    try:
+        uid = UUID(text[len(EXECUTION_PREFIX) :])
+    except ValueError:
+        return None
+    return uid if execution_id(uid) == text else None

@@ -1,0 +1,111 @@
+"""What callers ask for, in the domain's words but not yet checked.
+
+Made by the mapper of the transport, checked by `checks`. None means that the caller left a field out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from scheduling.domain.job import OverlapPolicy
+from scheduling.domain.schedule import CatchupPolicy, Cron, DstPolicy, Interval
+from scheduling.domain.target import AfterLostWorker, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """A packed message: its type's full name (the part after the last `/` of the type URL) and its bytes."""
+
+    type_name: str
+    value: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDraft:
+    """A retry policy with holes; the target's default fills them."""
+
+    max_attempts: int | None = None
+    initial_backoff: timedelta | None = None
+    backoff_multiplier: float | None = None
+    max_backoff: timedelta | None = None
+    max_age: timedelta | None = None
+    after_lost_worker: AfterLostWorker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobDraft:
+    """A job as a caller describes it."""
+
+    target: str = ""
+    request: Payload | None = None
+    display_name: str = ""
+    queue: Queue | None = None
+    retry: RetryDraft = RetryDraft()
+    timeout: timedelta | None = None
+    overlap_policy: OverlapPolicy | None = None
+    owner: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AtTime:
+    """Once, at an instant."""
+
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AfterDelay:
+    """Once, this long after the call was accepted."""
+
+    delay: timedelta
+
+
+WhenDraft = AtTime | AfterDelay | Cron | Interval
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleDraft:
+    """A schedule as a caller describes it. `time_zone` empty means the default zone, `max_firings` 0 no limit."""
+
+    when: WhenDraft
+    display_name: str = ""
+    time_zone: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    max_firings: int = 0
+    jitter: timedelta = timedelta(0)
+    dst_policy: DstPolicy | None = None
+    catchup_policy: CatchupPolicy | None = None
+    catchup_window: timedelta | None = None
+    request: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDraft:
+    """One job to create, perhaps with its first schedule. `job_id` empty lets the service choose."""
+
+    job: JobDraft
+    job_id: str = ""
+    schedule: ScheduleDraft | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """What makes a call safe to repeat: the caller's own id ("" for none) and a digest of the request's body."""
+
+    request_id: str = ""
+    digest: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """The common part of list calls."""
+
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    order_by: str = ""
+    with_payload: bool = False

@@ -1,0 +1,267 @@
+"""Domain to proto: resources as they are answered. The other direction is `reading.py`.
+
+Nothing is looked up and nothing can fail. Payloads leave as `google.protobuf.Any` without being parsed, and only when
+`with_payload` says so: the BASIC view has none.
+"""
+
+from __future__ import annotations
+
+from google.rpc.status_pb2 import Status as RpcStatus
+from whispr.scheduling.v1 import (
+    execution_pb2,
+    job_pb2,
+    operations_service_pb2,
+    schedule_pb2,
+    scheduling_service_pb2,
+    target_pb2,
+)
+
+from scheduling.domain import schedule as domain_schedule
+from scheduling.domain.etag import etag
+from scheduling.domain.execution import Attempt, Execution, Origin
+from scheduling.domain.job import Job, JobState, OverlapPolicy
+from scheduling.domain.lifecycle import State
+from scheduling.domain.schedule import CatchupPolicy, DstPolicy, Schedule, ScheduleState
+from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy, Target
+from scheduling.operations.executions import WatchBatch
+from scheduling.operations.ports import BreakerStatus, Page, QueueStatus, WorkerStatus
+from scheduling.operations.status import StatusReport
+from scheduling.rpc.values import EnumMap, packed
+
+QUEUES = EnumMap(Queue, target_pb2.Queue)
+AFTER_LOST_WORKER = EnumMap(AfterLostWorker, target_pb2.AfterLostWorker)
+OVERLAP_POLICIES = EnumMap(OverlapPolicy, job_pb2.OverlapPolicy)
+DST_POLICIES = EnumMap(DstPolicy, schedule_pb2.DstPolicy)
+CATCHUP_POLICIES = EnumMap(CatchupPolicy, schedule_pb2.CatchupPolicy)
+JOB_STATES = EnumMap(JobState, job_pb2.Job.State)
+SCHEDULE_STATES = EnumMap(ScheduleState, schedule_pb2.Schedule.State)
+EXECUTION_STATES = EnumMap(State, execution_pb2.Execution.State)
+ORIGINS = EnumMap(Origin, execution_pb2.Execution.Origin)
+
+
+def job(value: Job, *, with_payload: bool = True) -> job_pb2.Job:
+    """The job, with its request unless `with_payload` is False."""
+    return job_pb2.Job(
+        name=value.name,
+        uid=str(value.uid),
+        display_name=value.display_name,
+        target=value.target,
+        request=packed(value.request_type, value.request) if with_payload else None,
+        queue=QUEUES.number(value.queue),
+        retry_policy=retry_policy(value.retry_policy),
+        timeout=value.timeout,
+        overlap_policy=OVERLAP_POLICIES.number(value.overlap_policy),
+        owner=value.owner,
+        principal=value.principal,
+        labels=value.labels,
+        state=JOB_STATES.number(value.state),
+        create_time=value.create_time,
+        update_time=value.update_time,
+        cancel_time=value.cancel_time,
+        etag=etag(value.uid, value.revision),
+        request_bytes=value.request_bytes,
+        next_fire_time=value.next_fire_time,
+    )
+
+
+def retry_policy(value: RetryPolicy) -> target_pb2.RetryPolicy:
+    """The policy, complete."""
+    return target_pb2.RetryPolicy(
+        max_attempts=value.max_attempts,
+        initial_backoff=value.initial_backoff,
+        backoff_multiplier=value.backoff_multiplier,
+        max_backoff=value.max_backoff,
+        max_age=value.max_age,
+        after_lost_worker=AFTER_LOST_WORKER.number(value.after_lost_worker),
+    )
+
+
+def schedule(value: Schedule) -> schedule_pb2.Schedule:
+    """The schedule, with the request of its own if it has one and was read with it."""
+    timing = value.timing
+    message = schedule_pb2.Schedule(
+        name=value.name,
+        uid=str(value.uid),
+        display_name=value.display_name,
+        time_zone=timing.time_zone,
+        start_time=timing.start,
+        end_time=timing.end,
+        max_firings=timing.max_firings or 0,
+        jitter=timing.jitter or None,
+        dst_policy=DST_POLICIES.number(timing.dst_policy),
+        catchup_policy=CATCHUP_POLICIES.number(timing.catchup_policy),
+        catchup_window=timing.catchup_window,
+        request=None if value.request is None else packed(value.request_type or "", value.request),
+        state=SCHEDULE_STATES.number(value.state),
+        next_fire_time=value.next_fire_time,
+        fired_count=value.fired_count,
+        missed_count=value.missed_count,
+        create_time=value.create_time,
+        update_time=value.update_time,
+        etag=etag(value.uid, value.revision),
+    )
+    _set_when(message, timing.when)
+    return message
+
+
+def _set_when(message: schedule_pb2.Schedule, when: domain_schedule.When) -> None:
+    match when:
+        case domain_schedule.Once(time=time, after=None):
+            message.at_time.FromDatetime(time)
+        case domain_schedule.Once(after=timedelta_) if timedelta_ is not None:
+            # A delay of zero is a value too: it must be present.
+            message.after.FromTimedelta(timedelta_)
+        case domain_schedule.Cron():
+            message.cron.expression = when.expression
+        case domain_schedule.Interval():
+            message.interval.every.FromTimedelta(when.every)
+            if when.phase:
+                message.interval.phase.FromTimedelta(when.phase)
+            if when.anchor is not None:
+                message.interval.anchor_time.FromDatetime(when.anchor)
+
+
+def execution(value: Execution, *, with_payload: bool = True) -> execution_pb2.Execution:
+    """The execution, with its own request and the kept response unless `with_payload` is False."""
+    request = packed(value.request_type, value.request) if with_payload and value.request is not None else None
+    response = packed(value.response_type, value.response) if with_payload and value.response is not None else None
+    return execution_pb2.Execution(
+        name=value.name,
+        uid=str(value.uid),
+        schedule="" if value.schedule_id is None else f"jobs/{value.job_id}/schedules/{value.schedule_id}",
+        origin=ORIGINS.number(value.origin),
+        target=value.target,
+        queue=QUEUES.number(value.queue),
+        owner=value.owner,
+        state=EXECUTION_STATES.number(value.state),
+        reason=value.reason,
+        held_by=value.held_by,
+        nominal_time=value.nominal_time,
+        ready_time=value.ready_time,
+        expire_time=value.expire_time,
+        start_time=value.start_time,
+        finish_time=value.finish_time,
+        lateness=value.lateness,
+        attempt_count=value.attempt,
+        attempts=[attempt(item) for item in value.attempts],
+        status=None if value.code is None else RpcStatus(code=value.code, message=value.message),
+        response=response,
+        request=request,
+        cancel_request_time=value.cancel_request_time,
+        create_time=value.create_time,
+        job_revision=value.job_revision,
+    )
+
+
+def attempt(value: Attempt) -> execution_pb2.Attempt:
+    """The attempt, its code and text as google.rpc.Status."""
+    return execution_pb2.Attempt(
+        number=value.number,
+        start_time=value.start_time,
+        duration=value.duration,
+        worker=value.worker,
+        status=RpcStatus(code=value.code, message=value.message),
+        counted=value.counted,
+        reason=value.reason,
+    )
+
+
+def target(value: Target, breaker: BreakerStatus | None) -> target_pb2.Target:
+    """The target; a breaker that never moved (None) is CLOSED."""
+    return target_pb2.Target(
+        name=f"targets/{value.method.replace('/', '.')}",
+        method=value.method,
+        request_type=value.request_type,
+        response_type=value.response_type,
+        queue=QUEUES.number(value.queue),
+        retry_policy=retry_policy(value.retry_policy),
+        timeout=value.timeout,
+        retention=value.retention,
+        description=value.description,
+        breaker_state="CLOSED" if breaker is None else breaker.state,
+        breaker_change_time=None if breaker is None else breaker.change_time,
+    )
+
+
+def queue_status(value: QueueStatus) -> operations_service_pb2.QueueStatus:
+    """The lengths of one queue."""
+    return operations_service_pb2.QueueStatus(
+        queue=QUEUES.number(value.queue),
+        waiting_count=value.waiting,
+        queued_count=value.queued,
+        running_count=value.running,
+        retrying_count=value.retrying,
+        failed_count=value.failed,
+        oldest_waiting=value.oldest_waiting,
+    )
+
+
+def status(report: StatusReport) -> operations_service_pb2.Status:
+    """The state of the whole service."""
+    value = report.status
+    return operations_service_pb2.Status(
+        read_time=value.read_time,
+        version=report.version,
+        environment=report.environment,
+        leader="" if value.leader is None else str(value.leader),
+        leader_term=value.leader_term,
+        workers=[worker(item) for item in value.workers],
+        degraded_modes=report.degraded_modes,
+        job_count=value.job_count,
+        last_start_time=value.last_start_time,
+        next_due_time=value.next_due_time,
+        time_zone_version=report.time_zone_version,
+        schema_revision=value.schema_revision,
+        database_version=value.database_version,
+    )
+
+
+def worker(value: WorkerStatus) -> operations_service_pb2.Worker:
+    """One live worker process."""
+    return operations_service_pb2.Worker(
+        worker=str(value.uid),
+        host=value.host,
+        pid=value.pid,
+        queues=[QUEUES.number(item) for item in value.queues],
+        start_time=value.start_time,
+        heartbeat_time=value.heartbeat_time,
+        running_count=value.running,
+    )
+
+
+def job_page(page: Page[Job], *, with_payload: bool) -> scheduling_service_pb2.ListJobsResponse:
+    """One page of jobs."""
+    return scheduling_service_pb2.ListJobsResponse(
+        jobs=[job(item, with_payload=with_payload) for item in page.items], next_page_token=page.next_page_token
+    )
+
+
+def schedule_page(page: Page[Schedule]) -> scheduling_service_pb2.ListSchedulesResponse:
+    """One page of schedules."""
+    return scheduling_service_pb2.ListSchedulesResponse(
+        schedules=[schedule(item) for item in page.items], next_page_token=page.next_page_token
+    )
+
+
+def execution_page(page: Page[Execution], *, with_payload: bool) -> scheduling_service_pb2.ListExecutionsResponse:
+    """One page of executions."""
+    return scheduling_service_pb2.ListExecutionsResponse(
+        executions=[execution(item, with_payload=with_payload) for item in page.items],
+        next_page_token=page.next_page_token,
+    )
+
+
+def target_page(page: Page[tuple[Target, BreakerStatus | None]]) -> operations_service_pb2.ListTargetsResponse:
+    """One page of targets with their breakers."""
+    return operations_service_pb2.ListTargetsResponse(
+        targets=[target(item, breaker) for item, breaker in page.items], next_page_token=page.next_page_token
+    )
+
+
+def watch_response(batch: WatchBatch, *, with_payload: bool) -> scheduling_service_pb2.WatchExecutionsResponse:
+    """One message of a watch."""
+    return scheduling_service_pb2.WatchExecutionsResponse(
+        executions=[execution(item, with_payload=with_payload) for item in batch.executions],
+        resume_token=batch.resume_token,
+        read_time=batch.read_time,
+    )

@@ -1,0 +1,139 @@
+"""SchedulingService: each method reads, calls one operation, and maps the answer."""
+
+# ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+from whispr.scheduling.v1 import scheduling_service_pb2_grpc as stubs
+from whispr.scheduling.v1.execution_pb2 import Execution
+from whispr.scheduling.v1.job_pb2 import Job
+from whispr.scheduling.v1.schedule_pb2 import Schedule
+from whispr.scheduling.v1.scheduling_service_pb2 import (
+    DESCRIPTOR,
+    BatchCreateJobsRequest,
+    BatchCreateJobsResponse,
+    CancelExecutionRequest,
+    CancelJobRequest,
+    CreateJobRequest,
+    DeleteJobRequest,
+    DeleteScheduleRequest,
+    GetExecutionRequest,
+    GetJobRequest,
+    GetScheduleRequest,
+    ListExecutionsRequest,
+    ListExecutionsResponse,
+    ListJobsRequest,
+    ListJobsResponse,
+    ListSchedulesRequest,
+    ListSchedulesResponse,
+    RunJobRequest,
+    ScheduleJobRequest,
+    UpdateJobRequest,
+    WatchExecutionsRequest,
+    WatchExecutionsResponse,
+)
+
+from scheduling.operations import executions, jobs, schedules
+from scheduling.operations.ports import Ports
+from scheduling.rpc import mapping, names, reading
+from scheduling.rpc.call import current_call
+
+SERVICE_NAME: str = DESCRIPTOR.services_by_name["SchedulingService"].full_name
+
+Context = Any  # grpc.aio.ServicerContext, which its library leaves untyped
+
+
+class SchedulingServicer(stubs.SchedulingServiceServicer):
+    """The methods of SchedulingService. What they do is said in the proto; errors are raised as SchedulingError."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
+
+    async def GetJob(self, request: GetJobRequest, context: Context) -> Job:
+        full = reading.wants_payload(request.view, default=True)
+        job = await jobs.get_job(self._ports, names.job_id(request.name), with_payload=full)
+        return mapping.job(job, with_payload=full)
+
+    async def ListJobs(self, request: ListJobsRequest, context: Context) -> ListJobsResponse:
+        full = reading.wants_payload(request.view, default=False)
+        page = await jobs.list_jobs(self._ports, reading.query(request, with_payload=full))
+        return mapping.job_page(page, with_payload=full)
+
+    async def CreateJob(self, request: CreateJobRequest, context: Context) -> Job:
+        draft, repeat = reading.create_draft(request), reading.repeat(request, request.request_id)
+        principal = current_call().principal
+        job = await jobs.create_job(self._ports, principal, draft, repeat, validate_only=request.validate_only)
+        return mapping.job(job)
+
+    async def BatchCreateJobs(self, request: BatchCreateJobsRequest, context: Context) -> BatchCreateJobsResponse:
+        drafts, repeat = reading.create_drafts(request), reading.repeat(request, request.request_id)
+        principal = current_call().principal
+        made = await jobs.batch_create_jobs(self._ports, principal, drafts, repeat, validate_only=request.validate_only)
+        return BatchCreateJobsResponse(jobs=[mapping.job(job, with_payload=False) for job in made])
+
+    async def UpdateJob(self, request: UpdateJobRequest, context: Context) -> Job:
+        job_id, draft, mask = reading.update(request)
+        etag, dry = request.job.etag, request.validate_only
+        return mapping.job(await jobs.update_job(self._ports, job_id, draft, mask, etag, validate_only=dry))
+
+    async def DeleteJob(self, request: DeleteJobRequest, context: Context) -> Empty:
+        await jobs.delete_job(self._ports, names.job_id(request.name), request.etag, force=request.force)
+        return Empty()
+
+    async def CancelJob(self, request: CancelJobRequest, context: Context) -> Job:
+        return mapping.job(await jobs.cancel_job(self._ports, names.job_id(request.name), request.etag))
+
+    async def RunJob(self, request: RunJobRequest, context: Context) -> Execution:
+        job_id, payload = reading.run(request)
+        repeat, dry = reading.repeat(request, request.request_id), request.validate_only
+        principal = current_call().principal
+        return mapping.execution(await jobs.run_job(self._ports, principal, job_id, payload, repeat, validate_only=dry))
+
+    async def GetSchedule(self, request: GetScheduleRequest, context: Context) -> Schedule:
+        job_id, schedule_id = names.schedule_ids(request.name)
+        return mapping.schedule(await schedules.get_schedule(self._ports, job_id, schedule_id))
+
+    async def ListSchedules(self, request: ListSchedulesRequest, context: Context) -> ListSchedulesResponse:
+        parent = names.parent_job_id(request.parent)
+        return mapping.schedule_page(await schedules.list_schedules(self._ports, parent, reading.query(request)))
+
+    async def ScheduleJob(self, request: ScheduleJobRequest, context: Context) -> Schedule:
+        job_id, draft = reading.schedule_draft(request)
+        repeat, dry = reading.repeat(request, request.request_id), request.validate_only
+        principal, wanted = current_call().principal, request.schedule_id
+        made = await schedules.schedule_job(self._ports, principal, job_id, draft, wanted, repeat, validate_only=dry)
+        return mapping.schedule(made)
+
+    async def DeleteSchedule(self, request: DeleteScheduleRequest, context: Context) -> Empty:
+        job_id, schedule_id = names.schedule_ids(request.name)
+        await schedules.delete_schedule(self._ports, job_id, schedule_id, request.etag)
+        return Empty()
+
+    async def GetExecution(self, request: GetExecutionRequest, context: Context) -> Execution:
+        full = reading.wants_payload(request.view, default=True)
+        job_id, execution_id = names.execution_ids(request.name)
+        execution = await executions.get_execution(self._ports, job_id, execution_id, with_payload=full)
+        return mapping.execution(execution, with_payload=full)
+
+    async def ListExecutions(self, request: ListExecutionsRequest, context: Context) -> ListExecutionsResponse:
+        full = reading.wants_payload(request.view, default=False)
+        parent, query = names.parent_job_id(request.parent), reading.query(request, with_payload=full)
+        page = await executions.list_executions(self._ports, parent, query)
+        return mapping.execution_page(page, with_payload=full)
+
+    async def CancelExecution(self, request: CancelExecutionRequest, context: Context) -> Execution:
+        job_id, execution_id = names.execution_ids(request.name)
+        return mapping.execution(await executions.cancel_execution(self._ports, job_id, execution_id))
+
+    async def WatchExecutions(
+        self, request: WatchExecutionsRequest, context: Context
+    ) -> AsyncIterator[WatchExecutionsResponse]:
+        full = reading.wants_payload(request.view, default=False)
+        parent, token = names.parent_job_id(request.parent), request.resume_token
+        batches = executions.watch_executions(self._ports, parent, request.filter, token, with_payload=full)
+        async for batch in batches:
+            yield mapping.watch_response(batch, with_payload=full)

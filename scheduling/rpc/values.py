@@ -1,0 +1,118 @@
+"""Reads what messages are made of: instants, durations, enums and packed messages.
+
+The wire allows more than these types mean (any int64 of seconds, any int32 as an enum), so reading may find something
+wrong. It is noted in `Findings` with the path of the field as the caller wrote it, and None is returned in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.any_pb2 import Any as PackedMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from scheduling.domain.errors import InvalidRequest, Violation
+from scheduling.operations.drafts import Payload
+
+E = TypeVar("E", bound=StrEnum)
+
+#: The part of a type URL before the type's name. Written in answers; read with any prefix (any.proto).
+TYPE_URL_PREFIX = "type.googleapis.com/"
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# timestamp.proto: from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59.999999999Z.
+_MIN_TIMESTAMP_SECONDS, _MAX_TIMESTAMP_SECONDS = -62_135_596_800, 253_402_300_799
+# duration.proto: ±10,000 years.
+_MAX_DURATION_SECONDS = 315_576_000_000
+_NANOS = 1_000_000_000
+_TYPE_URL = re.compile(r"[^\x00-\x20\x7f]*/(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)")
+_MAX_TYPE_URL = 1000
+
+
+class Findings:
+    """What was found wrong with a request, in the order of its fields."""
+
+    def __init__(self) -> None:
+        self._violations: list[Violation] = []
+
+    def add(self, field: str, description: str, reason: str = "INVALID_VALUE") -> None:
+        """Notes one violation."""
+        self._violations.append(Violation(field, description, reason))
+
+    def add_all(self, violations: Iterable[Violation]) -> None:
+        """Notes violations that were found elsewhere."""
+        self._violations.extend(violations)
+
+    def raise_any(self) -> None:
+        """Raises InvalidRequest with all of them, if there are any."""
+        if self._violations:
+            raise InvalidRequest(self._violations)
+
+
+class EnumMap(Generic[E]):
+    """A domain enum beside its proto enum, whose members have the same names. ValueError at once if one is missing."""
+
+    def __init__(self, members: type[E], proto: EnumTypeWrapper) -> None:
+        self._members = members
+        self._numbers = {member: int(proto.Value(member.name)) for member in members}
+        self._by_number = {number: member for member, number in self._numbers.items()}
+
+    def number(self, member: E | None) -> Any:
+        """The proto's number, 0 (UNSPECIFIED) for None. `Any`, since the stubs give each enum a type of its own."""
+        return 0 if member is None else self._numbers[member]
+
+    def read(self, number: int, field: str, findings: Findings) -> E | None:
+        """The member, None for UNSPECIFIED, and a violation for a number that the proto does not define."""
+        if number == 0:
+            return None
+        member = self._by_number.get(number)
+        if member is None:
+            findings.add(field, f"must be one of {', '.join(self._members)}", "UNDEFINED_ENUM_VALUE")
+        return member
+
+
+def read_timestamp(value: Timestamp, field: str, findings: Findings) -> datetime | None:
+    """The instant in UTC, to the microsecond; finer parts are cut off (floor)."""
+    seconds, nanos = value.seconds, value.nanos
+    if not _MIN_TIMESTAMP_SECONDS <= seconds <= _MAX_TIMESTAMP_SECONDS or not 0 <= nanos < _NANOS:
+        findings.add(
+            field, "must be an instant from year 1 to year 9999 with nanos from 0 to 999,999,999", "INVALID_TIMESTAMP"
+        )
+        return None
+    return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def read_duration(value: Duration, field: str, findings: Findings) -> timedelta | None:
+    """The span, to the microsecond; finer parts are cut off (towards zero)."""
+    seconds, nanos = value.seconds, value.nanos
+    if abs(seconds) > _MAX_DURATION_SECONDS or abs(nanos) >= _NANOS or seconds * nanos < 0:
+        findings.add(
+            field,
+            "must be within ±315,576,000,000 s, with nanos within ±999,999,999 and of the same sign as seconds",
+            "INVALID_DURATION",
+        )
+        return None
+    micros = nanos // 1000 if nanos >= 0 else -(-nanos // 1000)
+    return timedelta(seconds=seconds, microseconds=micros)
+
+
+def read_payload(value: PackedMessage, field: str, findings: Findings) -> Payload | None:
+    """The packed message, not unpacked. Its type URL is `prefix/full.type.Name`, with any prefix."""
+    match = _TYPE_URL.fullmatch(value.type_url) if len(value.type_url) <= _MAX_TYPE_URL else None
+    if match is None:
+        findings.add(
+            f"{field}.type_url", f"must be {TYPE_URL_PREFIX} and the full name of a message type", "INVALID_TYPE_URL"
+        )
+        return None
+    return Payload(match["name"], value.value)
+
+
+def packed(type_name: str, value: bytes) -> PackedMessage:
+    """The message as an Any, from its type's full name and its bytes, without parsing them."""
+    return PackedMessage(type_url=TYPE_URL_PREFIX + type_name, value=value)

@@ -1,0 +1,409 @@
+"""Creation: jobs with their schedules and first plans, in one round trip for many callers at once.
+
+Calls that wait at the same time share one statement and so one commit. When one of them collides with what is stored
+already, the statement changes nothing; the culprits are answered from what is stored, and the rest goes again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from scheduling.domain.errors import AlreadyExists, QuotaExceeded, SchedulingError, StoreUnavailable
+from scheduling.domain.execution import Origin
+from scheduling.domain.job import Creation, Job, NewJob, OverlapPolicy
+from scheduling.domain.lifecycle import State
+from scheduling.domain.recurrence import zone_version
+from scheduling.domain.schedule import NewSchedule
+from scheduling.storage import rows
+from scheduling.storage.database import NOW, Database
+from scheduling.storage.jobs import JobStore
+from scheduling.storage.notify import CHANNEL, NEAR
+
+#: SQLSTATE that the statement raises when an owner is over its daily quota.
+OVER_QUOTA = "WQ001"
+
+_JOB = {
+    "uid": "uuid",
+    "job_id": "text",
+    "display_name": "text",
+    "target": "text",
+    "request": "bytea",
+    "request_type": "text",
+    "queue": "text",
+    "max_attempts": "int2",
+    "initial_backoff": "interval",
+    "backoff_multiplier": "float8",
+    "max_backoff": "interval",
+    "max_age": "interval",
+    "after_lost_worker": "text",
+    "timeout": "interval",
+    "overlap_policy": "text",
+    "owner": "text",
+    "principal": "text",
+    "labels": "jsonb",
+    "retention_days": "int2",
+}
+_SCHEDULE = {
+    "uid": "uuid",
+    "job_uid": "uuid",
+    "schedule_id": "text",
+    "display_name": "text",
+    "kind": "text",
+    "spec": "jsonb",
+    "time_zone": "text",
+    "start_time": "timestamptz",
+    "end_time": "timestamptz",
+    "max_firings": "int4",
+    "jitter": "interval",
+    "dst_policy": "text",
+    "catchup_policy": "text",
+    "catchup_window": "interval",
+    "request": "bytea",
+    "request_type": "text",
+    "evaluated_until": "timestamptz",
+    "zone_version": "text",
+}
+_PLAN = {
+    "uid": "uuid",
+    "job_uid": "uuid",
+    "schedule_uid": "uuid",
+    "schedule_id": "text",
+    "origin": "text",
+    "target": "text",
+    "queue": "text",
+    "owner": "text",
+    "state": "text",
+    "nominal_time": "timestamptz",
+    "due_time": "timestamptz",
+    "ready_time": "timestamptz",
+    "expire_time": "timestamptz",
+    "request": "bytea",
+    "request_type": "text",
+    "retention_days": "int2",
+    "recurring": "bool",
+    "overlap": "text",
+}
+
+
+def _unnest(prefix: str, columns: dict[str, str]) -> str:
+    arrays = ", ".join(f"%({prefix}_{name})s::{kind}[]" for name, kind in columns.items())
+    return f"unnest({arrays}) AS i ({', '.join(columns)})"
+
+
+def _insert(table: str, prefix: str, columns: dict[str, str], order: str, more: dict[str, str]) -> str:
+    names = ", ".join([*columns, *more])
+    return (
+        f"INSERT INTO {table} ({names}) SELECT {', '.join([*(f'i.{c}' for c in columns), *more.values()])} "
+        f"FROM {_unnest(prefix, columns)} ORDER BY i.{order}"
+    )
+
+
+_CREATE = f"""
+WITH
+    requests AS (
+        INSERT INTO request_ids (principal, request_id, digest, answer)
+        SELECT i.principal, i.request_id, i.digest, string_to_array(i.answer, ' ')::uuid[]
+        FROM unnest(%(r_principal)s::text[], %(r_request_id)s::text[], %(r_digest)s::bytea[], %(r_answer)s::text[])
+             AS i (principal, request_id, digest, answer)
+        ORDER BY i.principal, i.request_id
+    ),
+    quota AS (
+        INSERT INTO owner_days AS d (owner, day, jobs)
+        SELECT i.owner, ({NOW} AT TIME ZONE 'UTC')::date, i.jobs
+        FROM unnest(%(q_owner)s::text[], %(q_jobs)s::int4[]) AS i (owner, jobs)
+        ORDER BY i.owner
+        ON CONFLICT (owner, day) DO UPDATE SET jobs = d.jobs + excluded.jobs
+        RETURNING owner, jobs
+    ),
+    made_jobs AS ({_insert("jobs", "j", _JOB, "job_id", {"create_time": NOW, "update_time": NOW})}),
+    made_schedules AS ({_insert("schedules", "s", _SCHEDULE, "uid", {"create_time": NOW, "update_time": NOW})}),
+    made_plans AS ({_insert("executions", "e", _PLAN, "uid", {"create_time": NOW})}),
+    over AS (SELECT whispr_over_quota(owner) FROM quota WHERE jobs > %(limit)s),
+    near AS (SELECT pg_notify('{CHANNEL}', '') WHERE %(first)s <= {NOW} + interval '{NEAR.total_seconds()} seconds')
+SELECT {NOW}, (SELECT count(*) FROM over), (SELECT count(*) FROM near)
+"""
+
+_TAKEN_REQUESTS = """
+SELECT t.principal, t.request_id, t.digest, t.answer
+FROM unnest(%(principal)s::text[], %(request_id)s::text[]) AS i (principal, request_id)
+JOIN request_ids t USING (principal, request_id)
+"""
+_TAKEN_JOBS = "SELECT job_id FROM jobs WHERE job_id = ANY(%(job_id)s::text[])"
+
+
+def plan_columns(
+    job: NewJob | Job, schedule: NewSchedule, retention_days: int | None, overlap: OverlapPolicy | None
+) -> dict[str, Any]:
+    """The first plan of a schedule as a row of `executions`."""
+    spec = job.spec if isinstance(job, NewJob) else job
+    policy = spec.retry_policy
+    recurring = schedule.timing.is_recurring
+    return {
+        "uid": schedule.plan_uid,
+        "job_uid": job.uid,
+        "schedule_uid": schedule.uid,
+        "schedule_id": schedule.schedule_id,
+        "origin": Origin.SCHEDULED.value,
+        "target": spec.target,
+        "queue": spec.queue.value,
+        "owner": spec.owner,
+        "state": State.PENDING.value,
+        "nominal_time": schedule.first_fire,
+        "due_time": schedule.first_ready,
+        "ready_time": schedule.first_ready,
+        "expire_time": schedule.first_ready + policy.max_age,
+        "request": schedule.request,
+        "request_type": schedule.request_type,
+        "retention_days": retention_days,
+        "recurring": recurring,
+        "overlap": overlap_column(overlap, recurring=recurring),
+    }
+
+
+def overlap_column(policy: OverlapPolicy | None, *, recurring: bool) -> str | None:
+    """What release must heed: None when executions of the job may run side by side."""
+    if policy is None:
+        return OverlapPolicy.SKIP.value if recurring else None
+    return None if policy is OverlapPolicy.ALLOW_ALL else policy.value
+
+
+def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
+    """A new schedule as a row. A one-off has nothing left to evaluate once its plan is stored."""
+    kind, spec = rows.when_to_spec(schedule.timing.when)
+    timing = schedule.timing
+    return {
+        "uid": schedule.uid,
+        "job_uid": job_uid,
+        "schedule_id": schedule.schedule_id,
+        "display_name": schedule.display_name,
+        "kind": kind,
+        "spec": json.dumps(spec),
+        "time_zone": timing.time_zone,
+        "start_time": timing.start,
+        "end_time": timing.end,
+        "max_firings": timing.max_firings,
+        "jitter": timing.jitter,
+        "dst_policy": timing.dst_policy.value,
+        "catchup_policy": timing.catchup_policy.value,
+        "catchup_window": timing.catchup_window,
+        "request": schedule.request,
+        "request_type": schedule.request_type,
+        # psycopg has no infinite datetime; as text it goes through the cast of the array.
+        "evaluated_until": schedule.first_fire.isoformat() if timing.is_recurring else "infinity",
+        "zone_version": zone_version(),
+    }
+
+
+def _job_columns(new: NewJob) -> dict[str, Any]:
+    spec, policy = new.spec, new.spec.retry_policy
+    return {
+        "uid": new.uid,
+        "job_id": new.job_id,
+        "display_name": spec.display_name,
+        "target": spec.target,
+        "request": spec.request,
+        "request_type": spec.request_type,
+        "queue": spec.queue.value,
+        "max_attempts": policy.max_attempts,
+        "initial_backoff": policy.initial_backoff,
+        "backoff_multiplier": policy.backoff_multiplier,
+        "max_backoff": policy.max_backoff,
+        "max_age": policy.max_age,
+        "after_lost_worker": policy.after_lost_worker.value,
+        "timeout": spec.timeout,
+        "overlap_policy": None if spec.overlap_policy is None else spec.overlap_policy.value,
+        "owner": spec.owner,
+        "principal": new.principal,
+        "labels": json.dumps(dict(spec.labels)) if spec.labels else "{}",
+        "retention_days": spec.retention_days,
+    }
+
+
+def _arrays(prefix: str, columns: dict[str, str], records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {f"{prefix}_{name}": [record[name] for record in records] for name in columns}
+
+
+class Creator:
+    """Stores creations, all of those given in one statement; each succeeds or fails for itself."""
+
+    def __init__(self, database: Database, jobs: JobStore, *, owner_daily_jobs: int, exempt_owner: str) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._limit = owner_daily_jobs
+        self._exempt_owner = exempt_owner
+
+    async def create(self, creations: Sequence[Creation]) -> list[Sequence[Job] | SchedulingError]:
+        """The jobs of each creation, or what is wrong with it. Raises StoreUnavailable when none could be tried."""
+        results: list[Sequence[Job] | SchedulingError | None] = [None] * len(creations)
+        pending = _without_twins(creations)
+        later = [n for n in range(len(creations)) if n not in set(pending)]
+        alone = False
+        while pending or later:
+            if not pending:
+                pending, later, alone = later, [], True
+            group = pending[:1] if alone else pending
+            try:
+                now = await self._insert([creations[n] for n in group])
+            except psycopg.errors.UniqueViolation:
+                settled = await self._settle(creations, group)
+                if not settled and len(group) == 1:
+                    # Lost a race to another server whose row is not visible to us yet or no longer there.
+                    settled = {group[0]: StoreUnavailable("the job is being created elsewhere", retry_after=_SOON)}
+                alone = alone or not settled
+                for n, result in settled.items():
+                    results[n] = result
+                pending = [n for n in pending if n not in settled]
+                continue
+            except psycopg.DatabaseError as error:
+                if error.sqlstate != OVER_QUOTA:
+                    raise
+                if len(group) == 1:
+                    results[group[0]] = self._over_quota(error)
+                    pending = pending[1:]
+                alone = True
+                continue
+            for n in group:
+                results[n] = [new.as_created(now) for new in creations[n].jobs]
+            pending = pending[len(group) :]
+        return [result for result in results if result is not None]
+
+    async def _insert(self, creations: Sequence[Creation]) -> datetime:
+        """Inserts everything in one statement and returns its moment.
+
+        Locks the rows of `owner_days` of the owners named, in owner order. Raises UniqueViolation when an id is taken, and
+        an error with SQLSTATE OVER_QUOTA.
+        """
+        jobs = [new for creation in creations for new in creation.jobs]
+        quota: dict[str, int] = {}
+        for new in jobs:
+            if new.spec.owner != self._exempt_owner:
+                quota[new.spec.owner] = quota.get(new.spec.owner, 0) + 1
+        scheduled = [(new, new.schedule) for new in jobs if new.schedule is not None]
+        named = [creation for creation in creations if creation.request_id]
+        parameters: dict[str, Any] = {
+            "now": self._database.now(),
+            "limit": self._limit,
+            "first": min((s.first_ready for _, s in scheduled), default=None),
+            "q_owner": list(quota),
+            "q_jobs": list(quota.values()),
+            "r_principal": [c.principal for c in named],
+            "r_request_id": [c.request_id for c in named],
+            "r_digest": [c.digest for c in named],
+            "r_answer": [" ".join(str(new.uid) for new in c.jobs) for c in named],
+            **_arrays("j", _JOB, [_job_columns(new) for new in jobs]),
+            **_arrays("s", _SCHEDULE, [schedule_columns(new.uid, s) for new, s in scheduled]),
+            **_arrays(
+                "e",
+                _PLAN,
+                [plan_columns(new, s, new.spec.retention_days, new.spec.overlap_policy) for new, s in scheduled],
+            ),
+        }
+        async with self._database.hot() as connection:
+            cursor = await connection.execute(_CREATE, parameters)
+            row = await cursor.fetchone()
+        assert row is not None
+        now: datetime = row[0]
+        return now
+
+    async def _settle(
+        self, creations: Sequence[Creation], group: Sequence[int]
+    ) -> dict[int, Sequence[Job] | SchedulingError]:
+        """Answers those of the group that collide with what is stored: repeats with their first answer, others with an error."""
+        named = [n for n in group if creations[n].request_id]
+        async with self._database.hot() as connection:
+            cursor = await connection.execute(
+                _TAKEN_REQUESTS,
+                {
+                    "principal": [creations[n].principal for n in named],
+                    "request_id": [creations[n].request_id for n in named],
+                },
+            )
+            requests = {(row[0], row[1]): (bytes(row[2]), list(row[3])) for row in await cursor.fetchall()}
+            cursor = await connection.execute(
+                _TAKEN_JOBS, {"job_id": [new.job_id for n in group for new in creations[n].jobs]}
+            )
+            taken = {row[0] for row in await cursor.fetchall()}
+        settled: dict[int, Sequence[Job] | SchedulingError] = {}
+        for n in group:
+            creation = creations[n]
+            first = requests.get((creation.principal, creation.request_id))
+            if first is not None:
+                settled[n] = await self._repeat(creation, *first)
+                continue
+            clash = next((new for new in creation.jobs if new.job_id in taken), None)
+            if clash is not None:
+                settled[n] = AlreadyExists(
+                    f"job {clash.job_id!r} exists already; choose another job_id or get the one that is there",
+                    resource_type="scheduling.whispr/Job",
+                    name=f"jobs/{clash.job_id}",
+                )
+        return settled
+
+    async def _repeat(
+        self, creation: Creation, digest: bytes, answer: Sequence[UUID]
+    ) -> Sequence[Job] | SchedulingError:
+        if digest != creation.digest:
+            return other_body(creation.request_id)
+        jobs = await self._jobs.get_jobs_by_uid(answer)
+        if len(jobs) < len(answer):
+            return answer_deleted(creation.request_id)
+        return jobs
+
+    def _over_quota(self, error: psycopg.DatabaseError) -> QuotaExceeded:
+        owner = error.diag.message_detail or ""
+        now = self._database.now() or _moment(error)
+        midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+        return QuotaExceeded(
+            f"owner {owner!r} has created its {self._limit} jobs of this UTC day; more are accepted from {midnight:%H:%M} UTC on",
+            subject=f"owner:{owner}",
+            limit=str(self._limit),
+            retry_after=midnight - now,
+        )
+
+
+_SOON = timedelta(milliseconds=200)
+
+
+def _moment(error: psycopg.DatabaseError) -> datetime:
+    # The function that raises the error puts the database's clock into the hint, so that no second round trip is needed.
+    return datetime.fromisoformat(error.diag.message_hint or "")
+
+
+def other_body(request_id: str) -> AlreadyExists:
+    """The error for a request_id that was used for something else."""
+    return AlreadyExists(
+        f"request_id {request_id!r} was used for another request; a new request needs a new request_id",
+        resource_type="request_id",
+        name=request_id,
+        reason="REQUEST_ID_REUSED",
+    )
+
+
+def answer_deleted(request_id: str) -> AlreadyExists:
+    """The error for a repeat whose first answer was deleted in between."""
+    return AlreadyExists(
+        f"what request_id {request_id!r} made was deleted since; a new request needs a new request_id",
+        resource_type="request_id",
+        name=request_id,
+        reason="REQUEST_ANSWER_DELETED",
+    )
+
+
+def _without_twins(creations: Sequence[Creation]) -> list[int]:
+    """The positions of creations that share no id with an earlier one: only those may go in one statement."""
+    seen: set[tuple[str, ...]] = set()
+    chosen = []
+    for n, creation in enumerate(creations):
+        keys: list[tuple[str, ...]] = [("job", new.job_id) for new in creation.jobs]
+        if creation.request_id:
+            keys.append(("request", creation.principal, creation.request_id))
+        if not any(key in seen for key in keys):
+            chosen.append(n)
+        seen.update(keys)
+    return chosen

@@ -1,0 +1,172 @@
+"""Connections to PostgreSQL, and what its errors mean.
+
+Two ways in: `hot()` lends a psycopg connection in autocommit for the hand-written, prepared statements of the hot paths, where
+one statement is one transaction and one round trip; `begin()` opens a SQLAlchemy transaction for everything else. Both
+have statement, lock and idle timeouts on the server and a bound on the client, so that a hung link ends as an error too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection as SaConnection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from scheduling.domain.errors import StoreUnavailable
+
+#: The moment of a statement: the database's clock, or what a test has bound.
+NOW = "coalesce(%(now)s::timestamptz, now())"
+
+#: The client gives a statement this much longer than the server does before it gives up on the link.
+CLIENT_SLACK = timedelta(seconds=1)
+
+
+def sqlalchemy_url(url: str) -> sa.URL:
+    """A `postgresql://` URL with psycopg named as the driver."""
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def _server_options(statement: timedelta) -> str:
+    millis = int(statement.total_seconds() * 1000)
+    return (
+        f"-c statement_timeout={millis} -c lock_timeout={millis} -c idle_in_transaction_session_timeout={millis * 2} "
+        "-c timezone=UTC -c jit=off"
+    )
+
+
+@asynccontextmanager
+async def store_errors(bound: timedelta) -> AsyncIterator[None]:
+    """Turns everything that means "PostgreSQL cannot be used right now" into StoreUnavailable, after `bound` at the latest.
+
+    A missing table counts as well: the migrations have not run yet. Errors of our own statements pass as they are.
+    """
+    with store_errors_sync():
+        async with asyncio.timeout(bound.total_seconds()):
+            yield
+
+
+@contextmanager
+def store_errors_sync() -> Iterator[None]:
+    """`store_errors` without a bound, for code that is not async."""
+    try:
+        yield
+    except (TimeoutError, PoolTimeout, TooManyRequests) as error:
+        raise StoreUnavailable("the store did not answer in time") from error
+    except sa.exc.DBAPIError as error:
+        if isinstance(error.orig, Exception) and is_unavailable(error.orig):
+            raise StoreUnavailable from error
+        raise
+    except sa.exc.TimeoutError as error:
+        raise StoreUnavailable("no connection to the store was free in time") from error
+    except psycopg.Error as error:
+        if is_unavailable(error):
+            raise StoreUnavailable from error
+        raise
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Whether the error says something of PostgreSQL's health or the link to it rather than of the statement."""
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        return True
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return True
+    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+class Database:
+    """The pools of one process. `async with Database(...)` opens them without waiting for PostgreSQL to be there."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        application: str,
+        size: int = 10,
+        hot_timeout: timedelta = timedelta(seconds=2),
+        maintenance_timeout: timedelta = timedelta(seconds=60),
+        now: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._url = url
+        self._now = now
+        self.hot_timeout = hot_timeout
+        self.maintenance_timeout = maintenance_timeout
+        self.size = size
+        link = {
+            "application_name": application,
+            "connect_timeout": 3,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+        }
+        self._hot = AsyncConnectionPool[AsyncConnection[TupleRow]](
+            url,
+            kwargs={**link, "autocommit": True, "options": _server_options(hot_timeout), "prepare_threshold": 1},
+            min_size=0 if size < 2 else 1,
+            max_size=size,
+            timeout=hot_timeout.total_seconds(),
+            max_waiting=1000,
+            max_idle=60,
+            reconnect_timeout=2,
+            open=False,
+            name=application,
+        )
+        self._engine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=max(2, size // 2),
+            max_overflow=0,
+            pool_timeout=hot_timeout.total_seconds(),
+            pool_pre_ping=True,
+            connect_args={**link, "options": _server_options(hot_timeout)},
+        )
+
+    async def __aenter__(self) -> Database:
+        await self._hot.open(wait=False)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._hot.close(timeout=2)
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def hot(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """A psycopg connection in autocommit. Raises StoreUnavailable."""
+        async with store_errors(self.hot_timeout + CLIENT_SLACK), self._hot.connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[SaConnection]:
+        """A SQLAlchemy transaction, committed at the end. Raises StoreUnavailable."""
+        async with store_errors(self.hot_timeout * 2 + CLIENT_SLACK), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def maintain(self) -> AsyncIterator[SaConnection]:
+        """Like `begin`, with the longer timeout of maintenance."""
+        async with store_errors(self.maintenance_timeout + CLIENT_SLACK), self._engine.begin() as connection:
+            millis = int(self.maintenance_timeout.total_seconds() * 1000)
+            await connection.execute(sa.text(f"SET LOCAL statement_timeout = {millis}"))
+            yield connection
+
+    async def connect_for_listening(self) -> AsyncConnection[TupleRow]:
+        """A connection of its own, for LISTEN. Raises StoreUnavailable."""
+        async with store_errors(timedelta(seconds=5)):
+            return await AsyncConnection.connect(self._url, autocommit=True, connect_timeout=3)
+
+    def now(self) -> datetime | None:
+        """What NOW is bound to: None, so that the database's clock counts, except in tests that hold the clock."""
+        return None if self._now is None else self._now()
+
+    def stats(self) -> tuple[int, int]:
+        """Hot connections in use, and how many there may be."""
+        stats = self._hot.get_stats()
+        return int(stats.get("pool_size", 0)) - int(stats.get("pool_available", 0)), self.size

@@ -1,0 +1,178 @@
+"""Claim and record: the two writes of a delivery, each one statement for many executions, both fenced by the claim token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from scheduling.domain.execution import Claim, Outcome
+from scheduling.domain.lifecycle import State
+from scheduling.domain.target import Queue
+from scheduling.storage import rows
+from scheduling.storage.claims import CLAIM_COLUMNS, claim_from_row
+from scheduling.storage.database import NOW, Database
+from scheduling.storage.history import move_sql
+
+_CLAIM_UPDATE = f"""
+UPDATE executions e
+SET state = 'RUNNING', claim_token = mine.token, claim_time = {NOW}, worker_uid = %(worker)s, attempt = e.attempt + 1,
+    job_revision = CASE e.job_revision WHEN 0 THEN j.revision ELSE e.job_revision END
+FROM mine JOIN jobs j ON j.uid = mine.job_uid
+WHERE e.uid = mine.uid
+RETURNING {CLAIM_COLUMNS}
+"""
+
+# A wrong clock makes late, never early: what is not yet due by the database's own clock is refused. So is everything
+# when the lease of the worker has ended, whatever the worker itself believes.
+_CLAIM = f"""
+WITH mine AS (
+    SELECT e.uid, e.job_uid, i.token
+    FROM unnest(%(uids)s::uuid[], %(tokens)s::uuid[]) AS i (uid, token) JOIN executions e ON e.uid = i.uid
+    WHERE e.state = 'QUEUED' AND e.ready_time <= {NOW} + %(lead)s::interval
+      AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
+    ORDER BY e.uid FOR UPDATE OF e SKIP LOCKED
+)
+{_CLAIM_UPDATE}
+"""
+
+_SWEEP = f"""
+WITH overdue AS (
+    SELECT e.uid, e.job_uid
+    FROM executions e
+    WHERE e.state = 'QUEUED' AND e.queue = %(queue)s AND e.ready_time <= {NOW} - %(after)s::interval
+      AND e.target = ANY(%(targets)s::text[])
+      AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
+    ORDER BY e.ready_time LIMIT cardinality(%(tokens)s::uuid[]) FOR UPDATE OF e SKIP LOCKED
+),
+mine AS (
+    SELECT o.uid, o.job_uid, t.token
+    FROM (SELECT uid, job_uid, row_number() OVER () AS n FROM overdue) AS o
+    JOIN unnest(%(tokens)s::uuid[]) WITH ORDINALITY AS t (token, n) ON t.n = o.n
+)
+{_CLAIM_UPDATE}
+"""
+
+_CANCELLATIONS = """
+SELECT claim_token FROM executions
+WHERE worker_uid = %(worker)s AND state = 'RUNNING' AND cancel_request_time IS NOT NULL
+"""
+
+_OUTCOME = {
+    "uid": "uuid",
+    "token": "uuid",
+    "state": "text",
+    "reason": "text",
+    "ready_time": "timestamptz",
+    "begun": "bool",
+    "counted": "bool",
+    "start_time": "timestamptz",
+    "code": "int2",
+    "message": "text",
+    "attempts": "jsonb",
+    "response": "bytea",
+    "response_type": "text",
+}
+_INPUT = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
+
+# What a caller has asked to end is never tried again, also when the wish came after the worker had decided on a retry.
+_ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND e.cancel_request_time IS NOT NULL))"
+_RECORD = f"""
+WITH i AS MATERIALIZED (SELECT * FROM {_INPUT}),
+ended AS (
+    DELETE FROM executions e USING i WHERE e.uid = i.uid AND e.claim_token = i.token AND {_ENDS}
+    RETURNING e.uid, e.job_uid, e.schedule_uid, e.schedule_id, e.origin, e.target, e.queue, e.owner,
+        CASE i.state WHEN 'PENDING' THEN 'CANCELLED' ELSE i.state END AS state,
+        CASE i.state WHEN 'PENDING' THEN 'CALLER' ELSE i.reason END AS reason,
+        e.nominal_time, e.due_time, e.ready_time, e.expire_time,
+        CASE WHEN i.begun THEN e.attempt ELSE e.attempt - 1 END AS attempt,
+        e.counted + i.counted::int AS counted, coalesce(e.start_time, i.start_time) AS start_time, e.worker_uid,
+        coalesce(i.code, e.code) AS code, i.message, coalesce(i.attempts, e.attempts) AS attempts, e.request,
+        e.request_type, i.response, i.response_type, e.cancel_request_time, e.job_revision, e.retention_days, e.create_time,
+        {NOW} AS finish_time
+),
+moved AS ({move_sql("ended", {})}),
+kept AS (
+    UPDATE executions e
+    SET state = i.state, reason = i.reason, claim_token = NULL, claim_time = NULL, held_by = NULL, queue_time = coalesce(e.queue_time, {NOW}),
+        ready_time = coalesce(i.ready_time, e.ready_time),
+        attempt = CASE WHEN i.begun THEN e.attempt ELSE e.attempt - 1 END,
+        counted = e.counted + i.counted::int, start_time = coalesce(e.start_time, i.start_time),
+        code = coalesce(i.code, e.code), message = i.message, attempts = coalesce(i.attempts, e.attempts),
+        finish_time = CASE i.state WHEN 'FAILED' THEN {NOW} END
+    FROM i WHERE e.uid = i.uid AND e.claim_token = i.token AND NOT {_ENDS}
+    RETURNING e.uid
+)
+SELECT uid FROM ended UNION ALL SELECT uid FROM kept
+"""
+
+
+class DeliveryStore:
+    """What the delivery engine writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim_if_queued(
+        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta
+    ) -> Sequence[Claim]:
+        """QUEUED → RUNNING for those of `uids` that are queued and due within `lead`; the others are left alone.
+
+        By primary key; locks the rows, skips what others have locked.
+        """
+        return await self._claim(_CLAIM, {"worker": worker, "uids": list(uids), "tokens": list(tokens), "lead": lead})
+
+    async def claim_overdue(
+        self, worker: UUID, queue: Queue, tokens: Sequence[UUID], after: timedelta, targets: Sequence[str]
+    ) -> Sequence[Claim]:
+        """The same for up to as many as there are tokens of what has been queued and due for longer than `after`: its message
+        was lost or is late. By executions_queued.
+        """
+        return await self._claim(
+            _SWEEP,
+            {"worker": worker, "queue": queue.value, "tokens": list(tokens), "after": after, "targets": list(targets)},
+        )
+
+    async def _claim(self, statement: str, parameters: dict[str, Any]) -> Sequence[Claim]:
+        async with self._database.hot() as connection, connection.cursor(binary=True) as cursor:
+            await cursor.execute(statement, {"now": self._database.now(), **parameters})
+            return [claim_from_row(row) for row in await cursor.fetchall()]
+
+    async def record(self, outcomes: Sequence[Outcome]) -> set[UUID]:
+        """RUNNING → what became of it, for each whose token still stands; returns the uids of those.
+
+        By primary key. The rest has been taken over by somebody else: the token is the fence.
+        """
+        records = [_outcome_columns(outcome) for outcome in outcomes]
+        parameters = {name: [record[name] for record in records] for name in _OUTCOME}
+        async with self._database.hot() as connection:
+            cursor = await connection.execute(_RECORD, {"now": self._database.now(), **parameters})
+            return {row[0] for row in await cursor.fetchall()}
+
+    async def cancellations(self, worker: UUID) -> set[UUID]:
+        """The claim tokens of this worker's executions that a caller wants to end. By executions_running."""
+        async with self._database.hot() as connection:
+            cursor = await connection.execute(_CANCELLATIONS, {"worker": worker})
+            return {row[0] for row in await cursor.fetchall()}
+
+
+def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
+    attempt = outcome.attempt
+    # A first attempt that succeeded is told by the execution's own columns.
+    is_plain = outcome.state is State.SUCCEEDED and len(outcome.history) <= 1
+    return {
+        "uid": outcome.uid,
+        "token": outcome.token,
+        "state": outcome.state.value,
+        "reason": outcome.reason,
+        "ready_time": outcome.ready_time,
+        "begun": attempt is not None,
+        "counted": attempt is not None and attempt.counted,
+        "start_time": outcome.start_time,
+        "code": None if attempt is None else attempt.code,
+        "message": "" if attempt is None else attempt.message,
+        "attempts": None if is_plain else rows.attempts_to_json(outcome.history),
+        "response": outcome.response,
+        "response_type": outcome.response_type,
+    }

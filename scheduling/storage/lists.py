@@ -1,0 +1,129 @@
+"""Lists: filters turned into SQL, and pages by keyset.
+
+A keyset page costs the same wherever it is, and never shows an item twice or hides one that was there all along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from scheduling.domain.errors import invalid
+from scheduling.domain.filters import And, Comparison, Expression, Not, Op, Or
+from scheduling.operations.ports import PageRequest
+
+Column = sa.ColumnElement[Any]
+Position = tuple[str | int | None, ...]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """A column that a list may be ordered by, and how its value travels in a page token."""
+
+    column: Column
+    encode: Callable[[Any], str | int]
+    decode: Callable[[Any], Any]
+
+
+def uid_key(column: Column) -> SortKey:
+    """Order by uid, which is the order of creation."""
+    return SortKey(column, str, UUID)
+
+
+def text_key(column: Column) -> SortKey:
+    """Order by a text."""
+    return SortKey(column, str, str)
+
+
+def time_key(column: Column) -> SortKey:
+    """Order by a time."""
+
+    def encode(value: datetime) -> int:
+        return (value - _EPOCH) // timedelta(microseconds=1)
+
+    def decode(value: int) -> datetime:
+        return _EPOCH + timedelta(microseconds=value)
+
+    return SortKey(column, encode, decode)
+
+
+def condition(expression: Expression, columns: Mapping[str, Column]) -> sa.ColumnElement[bool]:
+    """A filter as a condition. A missing value matches no comparison; NOT is true wherever its operand is not."""
+    match expression:
+        case And(operands):
+            return sa.and_(*(condition(each, columns) for each in operands))
+        case Or(operands):
+            return sa.or_(*(condition(each, columns) for each in operands))
+        case Not(operand):
+            return sa.not_(sa.func.coalesce(condition(operand, columns), sa.false()))
+        case Comparison():
+            return _comparison(expression, columns[expression.field])
+
+
+def _comparison(each: Comparison, field: Column) -> sa.ColumnElement[bool]:
+    column: Any = field if each.key is None else field.op("->>", return_type=sa.Text())(each.key)
+    value: Any = each.value
+    match each.op:
+        case Op.EQ:
+            result = column == value
+        case Op.NE:
+            result = column != value
+        case Op.LT:
+            result = column < value
+        case Op.LE:
+            result = column <= value
+        case Op.GT:
+            result = column > value
+        case Op.GE:
+            result = column >= value
+        case Op.STARTS_WITH:
+            result = column.startswith(value, autoescape=True)
+        case Op.ENDS_WITH:
+            result = column.endswith(value, autoescape=True)
+        case Op.CONTAINS:
+            result = column.contains(value, autoescape=True)
+        case Op.PRESENT:
+            result = column.is_not(None)
+    checked: sa.ColumnElement[bool] = result
+    return checked
+
+
+def page_bounds(
+    select: sa.Select[Any], page: PageRequest, keys: Sequence[SortKey], columns: Mapping[str, Column]
+) -> sa.Select[Any]:
+    """The select narrowed to one page and one item more, which tells whether there is a next page."""
+    if page.filter is not None:
+        select = select.where(condition(page.filter, columns))
+    if page.after is not None:
+        try:
+            if len(page.after) != len(keys):
+                raise ValueError(page.after)
+            values = [key.decode(value) for key, value in zip(keys, page.after, strict=True)]
+        except (ValueError, TypeError, OverflowError, AttributeError):
+            raise invalid(
+                "page_token", "expected the next_page_token of an earlier answer", "INVALID_PAGE_TOKEN"
+            ) from None
+        here = sa.tuple_(*(key.column for key in keys))
+        there = sa.tuple_(*(sa.literal(value, key.column.type) for key, value in zip(keys, values, strict=True)))
+        select = select.where(here < there if page.descending else here > there)
+    order = [key.column.desc() if page.descending else key.column.asc() for key in keys]
+    return select.order_by(*order).limit(page.size + 1)
+
+
+async def read_page(
+    connection: AsyncConnection, select: sa.Executable, page: PageRequest, keys: Sequence[SortKey]
+) -> tuple[Sequence[Mapping[str, Any]], Position | None]:
+    """The rows of one page, and the position after its last one if more follow."""
+    rows: Sequence[Mapping[Any, Any]] = (await connection.execute(select)).mappings().all()
+    if len(rows) <= page.size:
+        return rows, None
+    shown = rows[: page.size]
+    return shown, tuple(key.encode(shown[-1][key.column.key]) for key in keys)

@@ -1,0 +1,333 @@
+"""Release: PENDING → QUEUED for what is due and may run.
+
+The only transition that takes a slot. It runs one at a time, so what it counts is exact; repeating it is harmless.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
+
+from scheduling.domain.execution import Reason
+from scheduling.domain.job import OverlapPolicy
+from scheduling.domain.overlap import Verdict, judge
+from scheduling.domain.target import Queue
+from scheduling.storage.database import NOW, Database
+from scheduling.storage.history import move_sql
+from scheduling.storage.tables import HISTORY_COLUMNS
+
+_LOCK_KEY = 0x52454C45  # "RELE": one release at a time per database
+_TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), {NOW}"
+
+#: What a hold of the overlap rule is called.
+HELD_BY_OVERLAP = "OVERLAP"
+
+_ROOM = """
+SELECT q, %(depth)s - (SELECT count(*) FROM executions WHERE queue = q AND state = 'QUEUED')
+FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q
+"""
+
+# What nobody started before its maximum age ends as it is found; the rest of what waits for a gate or a retry is looked
+# for by its own small index.
+_EXPIRE = f"""
+WITH waiting AS (
+    SELECT uid FROM executions WHERE state = 'PENDING' AND (held_by IS NOT NULL OR attempt > 0) AND expire_time <= {NOW}
+    ORDER BY expire_time LIMIT 1000 FOR UPDATE SKIP LOCKED
+), queued AS (
+    SELECT uid FROM executions
+    WHERE state = 'QUEUED' AND ready_time < {NOW} - interval '1 minute' AND expire_time <= {NOW}
+    LIMIT 1000 FOR UPDATE SKIP LOCKED
+)
+UPDATE executions SET state = 'FAILED', reason = 'EXPIRED', held_by = NULL, finish_time = {NOW}
+WHERE uid IN (SELECT uid FROM waiting UNION ALL SELECT uid FROM queued)
+"""
+
+# Without overlap rules and schedules to count for, one statement decides.
+_PLAIN = f"""
+WITH due AS (
+    SELECT uid FROM executions
+    WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
+      AND NOT recurring AND overlap IS NULL
+    ORDER BY ready_time LIMIT %(room)s FOR UPDATE SKIP LOCKED
+)
+UPDATE executions e
+SET state = CASE WHEN e.expire_time > {NOW} THEN 'QUEUED' ELSE 'FAILED' END,
+    reason = CASE WHEN e.expire_time > {NOW} THEN '' ELSE 'EXPIRED' END,
+    finish_time = CASE WHEN e.expire_time > {NOW} THEN NULL ELSE {NOW} END,
+    queue_time = {NOW}
+FROM due WHERE e.uid = due.uid
+RETURNING e.uid, e.ready_time, e.state
+"""
+
+_GATED = """
+SELECT uid, job_uid, schedule_uid, overlap, ready_time, nominal_time, recurring, queue_time, attempt, expire_time, held_by
+FROM executions
+WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
+  AND (recurring OR overlap IS NOT NULL)
+ORDER BY ready_time LIMIT %(room)s
+"""
+# The oldest that waits of each job whose others have all ended.
+_UNHELD = f"""
+SELECT DISTINCT ON (e.job_uid) e.uid, e.job_uid, e.schedule_uid, e.overlap, e.ready_time, e.nominal_time, e.recurring,
+       e.queue_time, e.attempt, e.expire_time, e.held_by
+FROM executions e
+WHERE e.state = 'PENDING' AND e.held_by = '{HELD_BY_OVERLAP}' AND e.queue = %(queue)s
+  AND NOT EXISTS (SELECT FROM executions o WHERE o.job_uid = e.job_uid AND o.uid <> e.uid
+                  AND (o.state IN ('QUEUED', 'RUNNING') OR (o.state = 'PENDING' AND o.attempt > 0)))
+ORDER BY e.job_uid, e.ready_time LIMIT %(room)s
+"""
+_LOCK_SCHEDULES = "SELECT uid FROM schedules WHERE uid = ANY(%(uids)s::uuid[]) ORDER BY uid FOR UPDATE SKIP LOCKED"
+_LOCK_EXECUTIONS = """
+SELECT uid FROM executions WHERE uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' ORDER BY uid FOR UPDATE SKIP LOCKED
+"""
+_OPEN = """
+SELECT job_uid,
+       count(*) FILTER (WHERE state IN ('QUEUED', 'RUNNING') OR (state = 'PENDING' AND attempt > 0 AND held_by IS NULL)),
+       count(*) FILTER (WHERE state = 'PENDING' AND held_by IS NOT NULL)
+FROM executions
+WHERE job_uid = ANY(%(jobs)s::uuid[]) AND uid <> ALL(%(uids)s::uuid[]) AND state IN ('PENDING', 'QUEUED', 'RUNNING')
+GROUP BY job_uid
+"""
+_QUEUE = f"""
+UPDATE executions SET state = 'QUEUED', held_by = NULL, queue_time = {NOW} WHERE uid = ANY(%(uids)s::uuid[])
+"""
+_HOLD = "UPDATE executions SET held_by = %(held_by)s WHERE uid = ANY(%(uids)s::uuid[])"
+_FAIL_EXPIRED = f"""
+UPDATE executions SET state = 'FAILED', reason = 'EXPIRED', held_by = NULL, finish_time = {NOW}
+WHERE uid = ANY(%(uids)s::uuid[])
+"""
+_COUNT_FIRED = """
+UPDATE schedules s SET fired_count = s.fired_count + i.fired
+FROM unnest(%(uids)s::uuid[], %(fired)s::int8[]) AS i (uid, fired) WHERE s.uid = i.uid
+RETURNING s.uid, s.max_firings IS NOT NULL AND s.fired_count >= s.max_firings
+"""
+# The last firing that the schedule may have was released: what was planned beyond it goes.
+_FINISH = "UPDATE schedules SET evaluated_until = 'infinity' WHERE uid = ANY(%(uids)s::uuid[])"
+_UNPLAN = """
+DELETE FROM executions WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' AND attempt = 0 AND queue_time IS NULL
+"""
+
+
+def _end(where: str, state: str, reason: str) -> str:
+    returned = ", ".join(HISTORY_COLUMNS)
+    changed = {"state": f"'{state}'", "reason": reason, "finish_time": NOW}
+    return f"WITH gone AS (DELETE FROM executions WHERE {where} RETURNING {returned}) {move_sql('gone', changed)}"
+
+
+_SKIP = _end("uid = ANY(%(uids)s::uuid[])", "SKIPPED", "%(reason)s")
+_CANCEL_WAITING = _end(
+    "job_uid = ANY(%(jobs)s::uuid[]) AND uid <> ALL(%(uids)s::uuid[]) "
+    "AND (state = 'QUEUED' OR (state = 'PENDING' AND (attempt > 0 OR held_by IS NOT NULL)))",
+    "CANCELLED",
+    f"'{Reason.REPLACED}'",
+)
+_CANCEL_RUNNING = f"""
+UPDATE executions SET cancel_request_time = {NOW}
+WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_time IS NULL
+"""
+
+_WAITING = f"""
+SELECT min(ready_time), bool_or(held) FROM (
+    SELECT (SELECT ready_time FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
+            ORDER BY ready_time LIMIT 1) AS ready_time,
+           EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND held_by IS NOT NULL) AS held
+    FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q
+) AS heads
+"""
+_NEXT_ADVANCE = "SELECT min(evaluated_until) FROM schedules WHERE evaluated_until < 'infinity' AND NOT paused"
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What one round released, by queue: (uid, ready time). `more` says that a queue had more than was taken."""
+
+    by_queue: dict[Queue, list[tuple[UUID, datetime]]] = field(default_factory=dict)
+    skipped: int = 0
+    held: int = 0
+    expired: int = 0
+    more: bool = False
+    busy: bool = False
+
+    @property
+    def count(self) -> int:
+        """Executions released."""
+        return sum(len(released) for released in self.by_queue.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What dispatch has before it: the earliest ready time of what waits, whether anything is held, the next firing to plan."""
+
+    now: datetime
+    next_ready: datetime | None
+    held: bool
+    next_advance: datetime | None
+
+
+@dataclass(slots=True)
+class _Decisions:
+    queue: list[UUID] = field(default_factory=list)
+    hold: list[UUID] = field(default_factory=list)
+    expired: list[UUID] = field(default_factory=list)
+    skip: dict[Reason, list[UUID]] = field(default_factory=lambda: defaultdict(list))
+    cancel_jobs: set[UUID] = field(default_factory=set)
+    fired: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
+    released: list[tuple[UUID, datetime]] = field(default_factory=list)
+
+
+class ReleasingStore:
+    """What the scheduler does to due executions."""
+
+    def __init__(self, database: Database, *, queue_depth: int = 10_000, batch: int = 2000) -> None:
+        self._database = database
+        self._queue_depth = queue_depth
+        self._batch = batch
+
+    async def look_ahead(self) -> Ahead:
+        """What is next, by the heads of the indexes."""
+        async with self._database.hot() as connection:
+            cursor = await connection.execute(
+                f"SELECT {NOW}, w.*, n.* FROM ({_WAITING}) AS w, ({_NEXT_ADVANCE}) AS n", {"now": self._database.now()}
+            )
+            row = await cursor.fetchone()
+        assert row is not None
+        return Ahead(row[0], row[1], bool(row[2]), row[3])
+
+    async def release(self, ahead: timedelta) -> Released:
+        """Releases what is ready within `ahead`, up to a batch per queue and never beyond the queues' depth.
+
+        By executions_due. Locks what it moves and skips what others have locked. One transaction under an advisory lock;
+        `busy` in the answer says that another process is at it.
+        """
+        now = self._database.now()
+        result = Released()
+        async with self._database.hot() as connection, connection.transaction():
+            cursor = connection.cursor()
+            await cursor.execute(_TRY_LOCK, {"now": now})
+            head = await cursor.fetchone()
+            assert head is not None
+            if not head[0]:
+                return Released(busy=True)
+            moment: datetime = head[1]
+            await cursor.execute(_EXPIRE, {"now": now})
+            expired = max(cursor.rowcount, 0)
+            await cursor.execute(_ROOM, {"depth": self._queue_depth})
+            rooms = {Queue(row[0]): min(self._batch, row[1]) for row in await cursor.fetchall()}
+            skipped = held = 0
+            more = False
+            for queue, room in rooms.items():
+                if room <= 0:
+                    continue
+                until = moment + ahead
+                await cursor.execute(_PLAIN, {"now": now, "queue": queue.value, "until": until, "room": room})
+                found = await cursor.fetchall()
+                plain = [(row[0], row[1]) for row in found if row[2] == "QUEUED"]
+                expired += len(found) - len(plain)
+                decisions = await self._release_gated(cursor, queue, moment, until, room)
+                released = plain + decisions.released
+                if released:
+                    result.by_queue[queue] = released
+                more = more or len(found) == room
+                skipped += sum(len(uids) for uids in decisions.skip.values())
+                held += len(decisions.hold)
+                expired += len(decisions.expired)
+        return Released(result.by_queue, skipped, held, expired, more)
+
+    async def _release_gated(
+        self, cursor: AsyncCursor[TupleRow], queue: Queue, moment: datetime, until: datetime, room: int
+    ) -> _Decisions:
+        """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""
+        now = self._database.now()
+        bounds = {"queue": queue.value, "until": until, "room": room}
+        await cursor.execute(_UNHELD, bounds)
+        candidates = await cursor.fetchall()
+        await cursor.execute(_GATED, bounds)
+        candidates += await cursor.fetchall()
+        if not candidates:
+            return _Decisions()
+        # Every change locks job, then schedules, then executions; what is being changed right now is left for the next round.
+        schedules = {row[2] for row in candidates if row[2] is not None and row[6]}
+        await cursor.execute(_LOCK_SCHEDULES, {"uids": list(schedules)})
+        locked_schedules = {row[0] for row in await cursor.fetchall()}
+        # A schedule that was deleted has nothing left to lock: its record goes on.
+        await cursor.execute("SELECT uid FROM schedules WHERE uid = ANY(%(uids)s::uuid[])", {"uids": list(schedules)})
+        blocked = {row[0] for row in await cursor.fetchall()} - locked_schedules
+        candidates = [row for row in candidates if row[2] not in blocked]
+        await cursor.execute(_LOCK_EXECUTIONS, {"uids": [row[0] for row in candidates]})
+        locked = {row[0] for row in await cursor.fetchall()}
+        candidates = [row for row in candidates if row[0] in locked]
+        uids = [row[0] for row in candidates]
+        await cursor.execute(_OPEN, {"jobs": list({row[1] for row in candidates}), "uids": uids})
+        open_by_job = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+        decisions = _decide(candidates, open_by_job, moment)
+        await self._apply(cursor, decisions, now)
+        return decisions
+
+    async def _apply(self, cursor: AsyncCursor[TupleRow], decisions: _Decisions, now: datetime | None) -> None:
+        if decisions.cancel_jobs:
+            others = {"now": now, "jobs": list(decisions.cancel_jobs), "uids": [*decisions.queue, *decisions.hold]}
+            await cursor.execute(_CANCEL_WAITING, others)
+            await cursor.execute(_CANCEL_RUNNING, others)
+        for reason, uids in decisions.skip.items():
+            await cursor.execute(_SKIP, {"now": now, "uids": uids, "reason": reason.value})
+        if decisions.hold:
+            await cursor.execute(_HOLD, {"uids": decisions.hold, "held_by": HELD_BY_OVERLAP})
+        if decisions.expired:
+            await cursor.execute(_FAIL_EXPIRED, {"now": now, "uids": decisions.expired})
+        if decisions.queue:
+            await cursor.execute(_QUEUE, {"now": now, "uids": decisions.queue})
+        if decisions.fired:
+            fired = {"uids": list(decisions.fired), "fired": list(decisions.fired.values())}
+            await cursor.execute(_COUNT_FIRED, fired)
+            finished = [row[0] for row in await cursor.fetchall() if row[1]]
+            if finished:
+                await cursor.execute(_FINISH, {"uids": finished})
+                await cursor.execute(_UNPLAN, {"uids": finished})
+
+
+def _decide(
+    candidates: Iterable[Sequence[Any]], open_by_job: dict[UUID, tuple[int, int]], moment: datetime
+) -> _Decisions:
+    decisions = _Decisions()
+    running = {job: counts[0] for job, counts in open_by_job.items()}
+    waiting = {job: counts[1] for job, counts in open_by_job.items()}
+    for uid, job, schedule, overlap, ready, _, recurring, queued_before, attempt, expire, held_by in candidates:
+        if expire <= moment:
+            decisions.expired.append(uid)
+            continue
+        policy = OverlapPolicy.ALLOW_ALL if overlap is None else OverlapPolicy(overlap)
+        others = running.get(job, 0)
+        # A retry of an execution that is open already is not a new firing: no rule stands in its way.
+        judgement = judge(
+            policy if attempt == 0 else OverlapPolicy.ALLOW_ALL,
+            running=others,
+            waiting=0 if held_by else waiting.get(job, 0),
+        )
+        if judgement.verdict is not Verdict.RELEASE and ready > moment:
+            # Not every gate is open yet: it is decided at its own moment.
+            continue
+        if judgement.cancel_others:
+            decisions.cancel_jobs.add(job)
+        match judgement.verdict:
+            case Verdict.RELEASE:
+                decisions.queue.append(uid)
+                decisions.released.append((uid, ready))
+                running[job] = others + 1
+                if recurring and schedule is not None and queued_before is None:
+                    decisions.fired[schedule] += 1
+            case Verdict.HOLD:
+                if held_by is None:
+                    decisions.hold.append(uid)
+                    waiting[job] = waiting.get(job, 0) + 1
+            case Verdict.SKIP:
+                decisions.skip[Reason.OVERLAP].append(uid)
+            case Verdict.SKIP_BUFFER_FULL:
+                decisions.skip[Reason.BUFFER_FULL].append(uid)
+    return decisions

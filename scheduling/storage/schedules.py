@@ -1,0 +1,160 @@
+"""Schedules: add, read, list, delete. Advancing them is dispatch's business (`advancing.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from scheduling.domain.errors import AlreadyExists, WrongState
+from scheduling.domain.job import Job, OverlapPolicy
+from scheduling.domain.lifecycle import UNFINISHED, State
+from scheduling.domain.schedule import NewSchedule, Schedule
+from scheduling.operations.ports import PageRequest
+from scheduling.storage import rows
+from scheduling.storage.creation import plan_columns, schedule_columns
+from scheduling.storage.database import Database
+from scheduling.storage.jobs import claim_request_id, refuse_cancelled
+from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
+from scheduling.storage.notify import CHANNEL
+from scheduling.storage.tables import executions, jobs, schedule_gaps, schedules
+
+_firing = sa.and_(
+    executions.c.schedule_uid == schedules.c.uid,
+    executions.c.origin == "SCHEDULED",
+    executions.c.state.in_([state.value for state in UNFINISHED]),
+)
+_state = sa.case(
+    (schedules.c.paused, "PAUSED"),
+    (schedules.c.evaluated_until < sa.text("'infinity'"), "ACTIVE"),
+    (sa.exists().where(_firing), "ACTIVE"),
+    else_="COMPLETED",
+).label("state")
+_next_fire = (
+    sa.select(sa.func.min(executions.c.nominal_time))
+    .where(_firing, executions.c.state.in_(["PENDING", "QUEUED"]), executions.c.attempt == 0)
+    .scalar_subquery()
+    .label("next_fire_time")
+)
+_FILTER_COLUMNS = {
+    "schedule_id": schedules.c.schedule_id,
+    "display_name": schedules.c.display_name,
+    "kind": schedules.c.kind,
+    "time_zone": schedules.c.time_zone,
+    "state": _state.element,
+    "next_fire_time": _next_fire.element,
+    "create_time": schedules.c.create_time,
+}
+_SORT_KEYS: list[SortKey] = [uid_key(schedules.c.uid)]
+
+
+def _select() -> sa.Select[Any]:
+    columns = [column for column in schedules.c if column.name != "evaluated_until"]
+    # Python has no infinite datetime: nothing more to evaluate reads as None.
+    until = sa.func.nullif(schedules.c.evaluated_until, sa.text("'infinity'::timestamptz")).label("evaluated_until")
+    return sa.select(*columns, until, jobs.c.job_id, _state, _next_fire).join(jobs, jobs.c.uid == schedules.c.job_uid)
+
+
+def _typed(record: dict[str, Any], table: sa.Table) -> dict[str, Any]:
+    """A record of `creation` as SQLAlchemy wants it: infinity as SQL, JSON as JSON."""
+    values = {name: record[name] for name in record if name in table.c}
+    until = values.get("evaluated_until")
+    if until is not None:
+        values["evaluated_until"] = sa.text("'infinity'") if until == "infinity" else datetime.fromisoformat(until)
+    return values
+
+
+class ScheduleStore:
+    """The schedule part of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add_schedule(
+        self, job: Job, schedule: NewSchedule, *, principal: str, request_id: str, digest: bytes, limit: int
+    ) -> UUID:
+        """Stores a schedule and its first plan, under the lock of the job's row."""
+        async with self._database.begin() as connection:
+            first = await claim_request_id(connection, principal, request_id, digest, schedule.uid)
+            if first is not None:
+                return first
+            locked = (
+                (await connection.execute(sa.select(jobs).where(jobs.c.uid == job.uid).with_for_update()))
+                .mappings()
+                .first()
+            )
+            refuse_cancelled(locked)
+            assert locked is not None
+            count = await connection.scalar(
+                sa.select(sa.func.count()).select_from(schedules).where(schedules.c.job_uid == job.uid)
+            )
+            if (count or 0) >= limit:
+                raise WrongState(
+                    f"{job.name} has {count} schedules already, which is the most; delete some or create another job",
+                    subject=job.name,
+                    reason="TOO_MANY_SCHEDULES",
+                )
+            record = _typed(schedule_columns(job.uid, schedule), schedules)
+            record["spec"] = rows.when_to_spec(schedule.timing.when)[1]
+            try:
+                await connection.execute(schedules.insert().values(**record))
+            except IntegrityError as error:
+                raise AlreadyExists(
+                    f"{job.name} has a schedule {schedule.schedule_id!r} already; choose another schedule_id",
+                    resource_type="scheduling.whispr/Schedule",
+                    name=f"{job.name}/schedules/{schedule.schedule_id}",
+                ) from error
+            overlap = locked["overlap_policy"]
+            plan = plan_columns(
+                job, schedule, locked["retention_days"], None if overlap is None else OverlapPolicy(overlap)
+            )
+            await connection.execute(executions.insert().values(**plan))
+            await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
+            return schedule.uid
+
+    async def get_schedule(self, job_id: str, schedule_id: str) -> Schedule | None:
+        """The schedule of that id in that job."""
+        return await self._one(jobs.c.job_id == job_id, schedules.c.schedule_id == schedule_id)
+
+    async def get_schedule_by_uid(self, uid: UUID) -> Schedule | None:
+        """The schedule of that uid."""
+        return await self._one(schedules.c.uid == uid)
+
+    async def _one(self, *where: sa.ColumnElement[bool]) -> Schedule | None:
+        async with self._database.begin() as connection:
+            row = (await connection.execute(_select().where(*where))).mappings().first()
+        return None if row is None else rows.schedule(row)
+
+    async def list_schedules(self, job_id: str | None, page: PageRequest) -> tuple[Sequence[Schedule], Position | None]:
+        """One page of the schedules of one job or of all."""
+        select = _select()
+        if job_id is not None:
+            select = select.where(jobs.c.job_id == job_id)
+        select = page_bounds(select, page, _SORT_KEYS, _FILTER_COLUMNS)
+        async with self._database.begin() as connection:
+            found, position = await read_page(connection, select, page, _SORT_KEYS)
+        return [rows.schedule(row) for row in found], position
+
+    async def delete_schedule(self, schedule: Schedule) -> bool:
+        """Deletes the schedule with its plans; what has come due stays."""
+        async with self._database.begin() as connection:
+            await connection.execute(sa.select(jobs.c.uid).where(jobs.c.uid == schedule.job_uid).with_for_update())
+            deleted = await connection.execute(
+                schedules.delete().where(schedules.c.uid == schedule.uid, schedules.c.revision == schedule.revision)
+            )
+            if not deleted.rowcount:
+                return False
+            await connection.execute(schedule_gaps.delete().where(schedule_gaps.c.schedule_uid == schedule.uid))
+            await connection.execute(
+                executions.delete().where(
+                    executions.c.schedule_uid == schedule.uid,
+                    executions.c.state.in_([State.PENDING.value, State.QUEUED.value]),
+                    executions.c.attempt == 0,
+                    executions.c.nominal_time > sa.func.now(),
+                )
+            )
+            return True

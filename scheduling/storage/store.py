@@ -1,0 +1,33 @@
+"""The store as the operations see it: the parts put together, with creations that arrive together sharing a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scheduling.domain.errors import SchedulingError
+from scheduling.domain.job import Creation, Job
+from scheduling.storage.creation import Creator
+from scheduling.storage.database import Database
+from scheduling.storage.executions import ExecutionStore
+from scheduling.storage.grouping import Grouper
+from scheduling.storage.jobs import JobStore
+from scheduling.storage.schedules import ScheduleStore
+from scheduling.storage.status import StatusStore
+
+
+class PostgresStore(JobStore, ScheduleStore, ExecutionStore, StatusStore):
+    """Implements `operations.ports.Store` on PostgreSQL."""
+
+    def __init__(self, database: Database, *, owner_daily_jobs: int = 0, exempt_owner: str = "") -> None:
+        super().__init__(database)
+        creator = Creator(database, self, owner_daily_jobs=owner_daily_jobs, exempt_owner=exempt_owner)
+        self._creations = Grouper[Creation, Sequence[Job] | SchedulingError](
+            creator.create, weight=lambda creation: len(creation.jobs)
+        )
+
+    async def create(self, creation: Creation) -> Sequence[Job]:
+        """Stores the jobs of a creation, all or none; durable when it returns."""
+        result = await self._creations.submit(creation)
+        if isinstance(result, SchedulingError):
+            raise result
+        return result
