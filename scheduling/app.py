@@ -16,6 +16,8 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from google.protobuf import descriptor_pool
+
 from scheduling import __version__
 from scheduling.delivery.channels import Channels
 from scheduling.delivery.database_clock import DatabaseClock
@@ -180,8 +182,6 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
 
 def rpc_method_names(services: Sequence[str]) -> list[str]:
     """The full names of the services' methods, from their descriptors."""
-    from google.protobuf import descriptor_pool
-
     pool = descriptor_pool.Default()
     return [f"{name}/{method.name}" for name in services for method in pool.FindServiceByName(name).methods]
 

@@ -1,4 +1,6 @@
-"""What the rooms tell, turned into metrics and log lines. Part of construction: it knows the rooms and the telemetry."""
+"""What the rooms tell, turned into metrics and log lines. Part of construction: it knows the rooms and the
+telemetry.
+"""
 
 from __future__ import annotations
 

@@ -10,9 +10,11 @@ from scheduling import __version__
 
 
 class _Commands(click.Group):
-    """Shows commands in the order of their first use rather than of the alphabet, and errors of settings in one message."""
+    """Shows commands in the order of their first use rather than of the alphabet, and errors of settings in one
+    message.
+    """
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)
 
 
@@ -25,8 +27,9 @@ def main() -> None:
 
         scheduling up --siblings
 
-    In production, `scheduling migrate` once, then any number of `scheduling server` and `scheduling worker`, all told by
-    SCHEDULING_* variables where PostgreSQL, Redis and the siblings are. `scheduling settings` lists the variables.
+    In production, `scheduling migrate` once, then any number of `scheduling server` and `scheduling worker`, all
+    told by SCHEDULING_* variables where PostgreSQL, Redis and the siblings are. `scheduling settings` lists the
+    variables.
     """
 
 

@@ -49,7 +49,7 @@ class Stack:
         """Starts `python -m …` and waits for its line `ready …`. Raises UpError."""
         log = (self._logs / f"{name}.log").open("a", encoding="utf-8")
         with log:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and modules
                 [sys.executable, "-m", *arguments],
                 env={**self._environment, **(more or {})},
                 stdout=subprocess.PIPE,
@@ -91,7 +91,9 @@ def _first_line(process: subprocess.Popen[str]) -> str:
 
 @contextlib.contextmanager
 def data_folder(settings: Settings, data: str | None) -> Iterator[tuple[Path, dict[str, str]]]:
-    """The data folder, and the environment in which the parts find PostgreSQL and Redis; embedded where none are named."""
+    """The data folder, and the environment in which the parts find PostgreSQL and Redis; embedded where none are
+    named.
+    """
     environ = os.environ  # noqa: TID251 - handed on to the parts
     folder = Path(data) if data else settings.data_dir or default_data_dir(environ)
     environment = dict(environ)

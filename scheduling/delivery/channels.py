@@ -1,4 +1,6 @@
-"""Channels to the siblings: one per service, kept open, with retries of gRPC's own switched off: attempts are ours to count."""
+"""Channels to the siblings: one per service, kept open, with retries of gRPC's own switched off: attempts are ours
+to count.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ _DETAILS = "grpc-status-details-bin"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a call: a status code, its text, what a small response held, and how long the target wants to be left alone."""
+    """What came of a call: a status code, its text, what a small response held, and how long the target wants to be
+    left alone.
+    """
 
     code: Code
     message: str = ""
@@ -52,7 +56,9 @@ class Channels:
     async def call(
         self, method: str, request: bytes, timeout: timedelta, metadata: tuple[tuple[str, str], ...]
     ) -> Answer:
-        """Calls `method` once. Never raises for what the target or the network does; asyncio cancellation cancels the call."""
+        """Calls `method` once. Never raises for what the target or the network does; asyncio cancellation cancels
+        the call.
+        """
         found = self._methods.get(method)
         if found is None:
             found = self._methods[method] = self._prepare(method)

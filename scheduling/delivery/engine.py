@@ -1,8 +1,8 @@
 """The delivery engine of one process: holds ids until their moment, claims, calls, records.
 
-Ids come in ahead of their time. A few milliseconds before a moment, all that fall together are claimed in one statement; the
-calls go out at the moment, concurrently within the slots of their queue; outcomes are recorded in batches. Nothing here is
-remembered beyond the process: what is lost with it is found again by its lease.
+Ids come in ahead of their time. A few milliseconds before a moment, all that fall together are claimed in one
+statement; the calls go out at the moment, concurrently within the slots of their queue; outcomes are recorded in
+batches. Nothing here is remembered beyond the process: what is lost with it is found again by its lease.
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ class DeliveryEngine:
         lane.changed.set()
 
     def give_back(self, claims: Iterable[tuple[UUID, UUID]], now: datetime) -> None:
-        """Returns executions, by (token, uid), that PostgreSQL believes to run here and do not: their calls never began."""
+        """Returns executions, by (token, uid), that PostgreSQL believes to run here and do not: their calls never
+        began.
+        """
         for token, uid in claims:
             self._settle(None, Outcome(uid, token, State.PENDING, Reason.NOT_BEGUN, now, None, None))
 

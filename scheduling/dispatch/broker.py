@@ -1,7 +1,7 @@
 """The Dramatiq broker and its actors, built when asked for: nothing global, no work at import time.
 
-Dramatiq only carries ids from process to process here. No retries, no delays, no time limits, no results: when, and whether
-again, is decided in PostgreSQL.
+Dramatiq only carries ids from process to process here. No retries, no delays, no time limits, no results: when, and
+whether again, is decided in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ class _OwnLoop(Middleware):
     def __init__(self, loop: ServiceLoop) -> None:
         self._loop = loop
 
-    def before_worker_boot(self, broker: Any, worker: Any) -> None:
+    def before_worker_boot(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - Dramatiq's signature
         dramatiq.asyncio.set_event_loop_thread(self._loop)  # type: ignore[arg-type]
 
-    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
+    def after_worker_shutdown(self, broker: Any, worker: Any) -> None:  # noqa: ARG002 - Dramatiq's signature
         dramatiq.asyncio.set_event_loop_thread(None)
 
 
@@ -104,7 +104,9 @@ class Transport:
         schedule: Callable[[int], Awaitable[None]],
         deliver: Callable[[Queue, Sequence[tuple[UUID, datetime]]], Awaitable[None]],
     ) -> None:
-        """Starts consuming: rings go to `schedule` with their term, ids to `deliver`. Both run on the running event loop."""
+        """Starts consuming: rings go to `schedule` with their term, ids to `deliver`. Both run on the running event
+        loop.
+        """
         loop = ServiceLoop(asyncio.get_running_loop())
         self._broker.add_middleware(_OwnLoop(loop))
 

@@ -1,8 +1,8 @@
 """Leases: the heartbeat of this worker, and the recovery of what dead ones left running.
 
-A worker that has not been able to renew its lease for a while cancels its own calls before others may make them again. The
-leader takes back the executions of a worker whose lease has ended, but only when its own connection has been unbroken for
-some seconds: after an outage of the database all leases look expired.
+A worker that has not been able to renew its lease for a while cancels its own calls before others may make them
+again. The leader takes back the executions of a worker whose lease has ended, but only when its own connection has been
+unbroken for some seconds: after an outage of the database all leases look expired.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class Canceller:
 
 
 class Recovery(Protocol):
-    """Takes back lost executions under the leader's term; returns how many. A dry run only looks. May raise StoreUnavailable."""
+    """Takes back lost executions under the leader's term; returns how many. A dry run only looks. May raise
+    StoreUnavailable.
+    """
 
     async def __call__(self, term: int, grace: timedelta, *, dry_run: bool) -> int: ...
 

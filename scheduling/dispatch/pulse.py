@@ -1,12 +1,12 @@
 """The pulse: one process leads, and rings the scheduler when something is due.
 
-**Leadership.** A term is a number that grows with each change of leader; its holder renews it each second, and it ends by
-itself three seconds after the last renewal, by the database's clock. A standby looks each half second. The leader's writes
-carry the term and change nothing once it has ended. On SIGTERM it is handed over at once.
+**Leadership.** A term is a number that grows with each change of leader; its holder renews it each second, and it
+ends by itself three seconds after the last renewal, by the database's clock. A standby looks each half second. The
+leader's writes carry the term and change nothing once it has ended. On SIGTERM it is handed over at once.
 
 **Ringing.** The leader looks at the heads of the indexes, at the latest each second and at once on a notification. When
-something is due within the look-ahead it rings the scheduler actor; when that has brought nothing about within 250 ms, it
-does the work itself, so that Redis is never needed.
+something is due within the look-ahead it rings the scheduler actor; when that has brought nothing about within 250
+ms, it does the work itself, so that Redis is never needed.
 """
 
 from __future__ import annotations

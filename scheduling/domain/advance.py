@@ -43,8 +43,8 @@ class Advance:
 def advance(timing: Timing, evaluated_until: datetime, now: datetime, ahead: timedelta) -> Advance:
     """The next step of a schedule that is accounted for up to `evaluated_until`.
 
-    Plans everything up to `now + ahead`, and the first firing beyond. Firings that lie more than MISSED_AFTER in the past
-    are missed: the catch-up policy says which of them are made up for.
+    Plans everything up to `now + ahead`, and the first firing beyond. Firings that lie more than MISSED_AFTER in the
+    past are missed: the catch-up policy says which of them are made up for.
     """
     missed_before = now - MISSED_AFTER
     if evaluated_until < missed_before:
@@ -71,7 +71,8 @@ def _miss(timing: Timing, missed: list[datetime], missed_before: datetime, now: 
         case CatchupPolicy.FIRE_ALL:
             made_up = [each for each in missed if each >= earliest]
         case CatchupPolicy.FIRE_ONCE_LATEST:
-            # Only when no later one was missed, which a full step cannot tell of its last: the next step goes on from there.
+            # Only when no later one was missed, which a full step cannot tell of its last: the next step goes on
+            # from there.
             is_last = len(missed) < STEP_LIMIT or not fires_between(timing, missed[-1], missed_before, 1)
             made_up = [missed[-1]] if is_last and missed[-1] >= earliest else []
     chosen = frozenset(made_up)

@@ -44,7 +44,9 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call to the target. `code` is the gRPC status code's number, `reason` says how it ended when not by an answer."""
+    """One call to the target. `code` is the gRPC status code's number, `reason` says how it ended when not by an
+    answer.
+    """
 
     number: int
     start_time: datetime

@@ -1,7 +1,7 @@
 """Names and numbers of things.
 
-Uids are UUIDs of version 7 (RFC 9562): 48 bits of Unix milliseconds, then random, so they sort by creation. Resource ids
-follow AIP-122: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`.
+Uids are UUIDs of version 7 (RFC 9562): 48 bits of Unix milliseconds, then random, so they sort by creation. Resource
+ids follow AIP-122: `[a-z]([a-z0-9-]{0,61}[a-z0-9])?`.
 """
 
 from __future__ import annotations

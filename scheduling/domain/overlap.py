@@ -29,8 +29,8 @@ class Judgement:
 
 
 def judge(policy: OverlapPolicy, *, running: int, waiting: int) -> Judgement:
-    """What happens to a due execution that finds `running` others of its job holding a slot or waiting to retry, and `waiting`
-    earlier ones held by the same rule.
+    """What happens to a due execution that finds `running` others of its job holding a slot or waiting to retry, and
+    `waiting` earlier ones held by the same rule.
     """
     is_open = running + waiting > 0
     match policy:

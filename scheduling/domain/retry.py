@@ -85,7 +85,9 @@ class Decision:
 
 
 def backoff(policy: RetryPolicy, failures: int, chance: float) -> timedelta:
-    """The pause after the `failures`-th counted failure (1 for the first); `chance` in [0, 1) shortens it by up to a fifth."""
+    """The pause after the `failures`-th counted failure (1 for the first); `chance` in [0, 1) shortens it by up to a
+    fifth.
+    """
     # The exponent is bounded, so that no count overflows a float.
     factor = policy.backoff_multiplier ** min(failures - 1, 64)
     seconds = min(policy.initial_backoff.total_seconds() * factor, policy.max_backoff.total_seconds())

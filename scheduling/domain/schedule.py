@@ -113,8 +113,7 @@ class Schedule:
 class NewSchedule:
     """A schedule that is to be stored, with its first plan already computed.
 
-    `first_fire` None means that it has no firing at all (only a recurring one beyond its bounds can have none, and those
-    are refused), `first_ready` is that firing plus jitter.
+    `first_ready` is the first firing plus jitter.
     """
 
     uid: UUID

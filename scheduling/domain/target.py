@@ -38,7 +38,8 @@ class RetryPolicy:
 class Target:
     """A unary method of a sibling that may be scheduled.
 
-    `method` is `package.Service/Method`. `retention` is how long finished executions are kept; None keeps them for good.
+    `method` is `package.Service/Method`. `retention` is how long finished executions are kept; None keeps them for
+    good.
     """
 
     method: str

@@ -7,7 +7,7 @@ class EmbeddedError(Exception):
     """A server could not be prepared, started or stopped; the text says why and where its log is."""
 
 
-class AlreadyRunning(EmbeddedError):  # noqa: N818 - a state of the folder, told to the caller, rather than a fault
+class AlreadyRunning(EmbeddedError):
     """The folder has a living owner. `pid` is that process, `url` its server's URL, or None while it is starting.
 
     The text leaves the URL out, since it holds a password.

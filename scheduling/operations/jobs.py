@@ -200,7 +200,11 @@ def _check_etag(job: Job, etag: str) -> None:
 
 def _change(ports: Ports, job: Job, draft: JobDraft, mask: frozenset[str]) -> JobChange:
     target = ports.targets.get(job.target)
-    violations: list[Violation] = []
+    violations = [
+        Violation(f"job.{name}", f"cannot be changed; it is {current!r}", "IMMUTABLE")
+        for name, wanted, current in (("target", draft.target, job.target), ("owner", draft.owner, job.owner))
+        if wanted not in ("", current)
+    ]
     policy = _policy(job.retry_policy, draft.retry, mask, None if target is None else target.retry_policy)
     if policy is not None:
         violations += checks.check_policy(policy, ports.limits, "job.retry_policy")

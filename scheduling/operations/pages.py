@@ -10,6 +10,9 @@ from scheduling.domain.paging import PageToken, page_size
 from scheduling.operations.drafts import ListQuery
 from scheduling.operations.ports import Page, PageRequest
 
+#: With payloads a page holds at most so many items: each may be 1 MB, and all are read before they are measured.
+MAX_PAYLOAD_ITEMS = 50
+
 T = TypeVar("T")
 Position = tuple[str | int | None, ...]
 
@@ -32,7 +35,7 @@ async def read_page(
     order = parse_order_by(query.order_by, orders)
     token = PageToken.decode(query.page_token, bound)
     request = PageRequest(
-        size=page_size(query.page_size),
+        size=min(page_size(query.page_size), MAX_PAYLOAD_ITEMS) if query.with_payload else page_size(query.page_size),
         order=order.field,
         descending=order.descending,
         filter=parse_filter(query.filter, fields),

@@ -1,4 +1,6 @@
-"""What the operations need from the outside, as Protocols. `storage` and `delivery` provide them; `app.py` joins them."""
+"""What the operations need from the outside, as Protocols. `storage` and `delivery` provide them; `app.py` joins
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from scheduling.domain.clock import Clock
 from scheduling.domain.errors import Violation
 from scheduling.domain.execution import Execution
 from scheduling.domain.filters import Expression
-from scheduling.domain.job import Creation, Job, JobSpec, OverlapPolicy
+from scheduling.domain.job import Creation, Job, OverlapPolicy
 from scheduling.domain.limits import Limits
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.domain.target import Queue, RetryPolicy, Target
@@ -123,8 +125,8 @@ class Store(Protocol):
     async def create(self, creation: Creation) -> Sequence[Job]:
         """Stores the jobs with their schedules and first plans, durably, or none of them.
 
-        A repeat of (principal, request_id) with the same digest returns the jobs of the first call. Raises AlreadyExists
-        (id taken; request_id with another digest) or QuotaExceeded.
+        A repeat of (principal, request_id) with the same digest returns the jobs of the first call. Raises
+        AlreadyExists (id taken; request_id with another digest) or QuotaExceeded.
         """
         ...
 
@@ -143,7 +145,9 @@ class Store(Protocol):
         ...
 
     async def delete_job(self, job: Job, *, force: bool) -> None:
-        """Deletes the job with all that belongs to it. Raises WrongState while it runs or, without `force`, has plans."""
+        """Deletes the job with all that belongs to it. Raises WrongState while it runs or, without `force`, has
+        plans.
+        """
         ...
 
     async def add_run(self, run: NewRun) -> UUID:

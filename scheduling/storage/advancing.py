@@ -23,16 +23,19 @@ from scheduling.storage.leading import TERM_HOLDS
 
 _DUE = f"""
 SELECT s.*, {NOW} AS moment FROM schedules s
-WHERE s.evaluated_until < 'infinity' AND NOT s.paused AND s.evaluated_until <= {NOW} + %(ahead)s::interval AND {TERM_HOLDS}
+WHERE s.evaluated_until < 'infinity' AND NOT s.paused AND s.evaluated_until <= {NOW} + %(ahead)s::interval
+  AND {TERM_HOLDS}
 ORDER BY s.evaluated_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
-_JOBS = "SELECT uid, target, queue, owner, max_age, retention_days, overlap_policy FROM jobs WHERE uid = ANY(%(uids)s::uuid[])"
+_JOBS = """
+SELECT uid, target, queue, owner, max_age, retention_days, overlap_policy FROM jobs WHERE uid = ANY(%(uids)s::uuid[])
+"""
 
 _MOVE = """
 UPDATE schedules s
 SET evaluated_until = i.until, missed_count = s.missed_count + i.missed, zone_version = %(zone_version)s
-FROM unnest(%(uid)s::uuid[], %(before)s::timestamptz[], %(revision)s::int8[], %(until)s::timestamptz[], %(missed)s::int8[])
-     AS i (uid, before, revision, until, missed)
+FROM unnest(%(uid)s::uuid[], %(before)s::timestamptz[], %(revision)s::int8[], %(until)s::timestamptz[],
+            %(missed)s::int8[]) AS i (uid, before, revision, until, missed)
 WHERE s.uid = i.uid AND s.evaluated_until = i.before AND s.revision = i.revision
 RETURNING s.uid
 """
@@ -63,7 +66,8 @@ FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _PLAN.items())}
 """
 _GAPS = """
 INSERT INTO schedule_gaps (schedule_uid, from_time, to_time, firings, reason)
-SELECT * FROM unnest(%(uid)s::uuid[], %(from)s::timestamptz[], %(to)s::timestamptz[], %(count)s::int8[], %(reason)s::text[])
+SELECT * FROM unnest(%(uid)s::uuid[], %(from)s::timestamptz[], %(to)s::timestamptz[], %(count)s::int8[],
+                     %(reason)s::text[])
 """
 
 

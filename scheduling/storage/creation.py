@@ -276,8 +276,8 @@ class Creator:
     async def _insert(self, creations: Sequence[Creation]) -> datetime:
         """Inserts everything in one statement and returns its moment.
 
-        Locks the rows of `owner_days` of the owners named, in owner order. Raises UniqueViolation when an id is taken, and
-        an error with SQLSTATE OVER_QUOTA.
+        Locks the rows of `owner_days` of the owners named, in owner order. Raises UniqueViolation when an id is
+        taken, and an error with SQLSTATE OVER_QUOTA.
         """
         jobs = [new for creation in creations for new in creation.jobs]
         quota: dict[str, int] = {}
@@ -314,7 +314,9 @@ class Creator:
     async def _settle(
         self, creations: Sequence[Creation], group: Sequence[int]
     ) -> dict[int, Sequence[Job] | SchedulingError]:
-        """Answers those of the group that collide with what is stored: repeats with their first answer, others with an error."""
+        """Answers those of the group that collide with what is stored: repeats with their first answer, others with
+        an error.
+        """
         named = [n for n in group if creations[n].request_id]
         async with self._database.hot() as connection:
             cursor = await connection.execute(
@@ -360,7 +362,7 @@ class Creator:
         now = self._database.now() or _moment(error)
         midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
         return QuotaExceeded(
-            f"owner {owner!r} has created its {self._limit} jobs of this UTC day; more are accepted from {midnight:%H:%M} UTC on",
+            f"owner {owner!r} has created its {self._limit} jobs of this UTC day; more are accepted after midnight UTC",
             subject=f"owner:{owner}",
             limit=str(self._limit),
             retry_after=midnight - now,
@@ -371,7 +373,8 @@ _SOON = timedelta(milliseconds=200)
 
 
 def _moment(error: psycopg.DatabaseError) -> datetime:
-    # The function that raises the error puts the database's clock into the hint, so that no second round trip is needed.
+    # The function that raises the error puts the database's clock into the hint, so that no second round trip is
+    # needed.
     return datetime.fromisoformat(error.diag.message_hint or "")
 
 

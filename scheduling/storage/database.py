@@ -1,8 +1,9 @@
 """Connections to PostgreSQL, and what its errors mean.
 
-Two ways in: `hot()` lends a psycopg connection in autocommit for the hand-written, prepared statements of the hot paths, where
-one statement is one transaction and one round trip; `begin()` opens a SQLAlchemy transaction for everything else. Both
-have statement, lock and idle timeouts on the server and a bound on the client, so that a hung link ends as an error too.
+Two ways in: `hot()` lends a psycopg connection in autocommit for the hand-written statements of the hot paths,
+where one statement is one transaction and one round trip; `begin()` opens a SQLAlchemy transaction for everything else.
+Both have statement, lock and idle timeouts on the server and a bound on the client, so that a hung link ends as an
+error too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
+from typing import Self
 
 import psycopg
 import sqlalchemy as sa
@@ -45,7 +47,8 @@ def _server_options(statement: timedelta) -> str:
 
 @asynccontextmanager
 async def store_errors(bound: timedelta) -> AsyncIterator[None]:
-    """Turns everything that means "PostgreSQL cannot be used right now" into StoreUnavailable, after `bound` at the latest.
+    """Turns everything that means "PostgreSQL cannot be used right now" into StoreUnavailable, after `bound` at the
+    latest.
 
     A missing table counts as well: the migrations have not run yet. Errors of our own statements pass as they are.
     """
@@ -129,7 +132,7 @@ class Database:
             connect_args={**link, "options": _server_options(hot_timeout)},
         )
 
-    async def __aenter__(self) -> Database:
+    async def __aenter__(self) -> Self:
         await self._hot.open(wait=False)
         return self
 

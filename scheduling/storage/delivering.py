@@ -1,4 +1,6 @@
-"""Claim and record: the two writes of a delivery, each one statement for many executions, both fenced by the claim token."""
+"""Claim and record: the two writes of a delivery, each one statement for many executions, both fenced by the claim
+token.
+"""
 
 from __future__ import annotations
 
@@ -89,13 +91,13 @@ ended AS (
         CASE WHEN i.begun THEN e.attempt ELSE e.attempt - 1 END AS attempt,
         e.counted + i.counted::int AS counted, coalesce(e.start_time, i.start_time) AS start_time, e.worker_uid,
         coalesce(i.code, e.code) AS code, i.message, coalesce(i.attempts, e.attempts) AS attempts, e.request,
-        e.request_type, i.response, i.response_type, e.cancel_request_time, e.job_revision, e.retention_days, e.create_time,
-        {NOW} AS finish_time
+        e.request_type, i.response, i.response_type, e.cancel_request_time, e.job_revision, e.retention_days,
+        e.create_time, {NOW} AS finish_time
 ),
 moved AS ({move_sql("ended", {})}),
 kept AS (
     UPDATE executions e
-    SET state = i.state, reason = i.reason, claim_token = NULL, claim_time = NULL, held_by = NULL, queue_time = coalesce(e.queue_time, {NOW}),
+    SET state = i.state, reason = i.reason, claim_token = NULL, claim_time = NULL,
         ready_time = coalesce(i.ready_time, e.ready_time),
         attempt = CASE WHEN i.begun THEN e.attempt ELSE e.attempt - 1 END,
         counted = e.counted + i.counted::int, start_time = coalesce(e.start_time, i.start_time),
@@ -126,8 +128,8 @@ class DeliveryStore:
     async def claim_overdue(
         self, worker: UUID, queue: Queue, tokens: Sequence[UUID], after: timedelta, targets: Sequence[str]
     ) -> Sequence[Claim]:
-        """The same for up to as many as there are tokens of what has been queued and due for longer than `after`: its message
-        was lost or is late. By executions_queued.
+        """The same for up to as many as there are tokens of what has been queued and due for longer than `after`:
+        its message was lost or is late. By executions_queued.
         """
         return await self._claim(
             _SWEEP,

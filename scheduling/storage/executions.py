@@ -1,4 +1,6 @@
-"""Executions as callers see them: read, list, cancel, watch. What moves them is in `releasing.py` and `delivering.py`."""
+"""Executions as callers see them: read, list, cancel, watch. What moves them is in `releasing.py` and
+`delivering.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from scheduling.storage.jobs import ask_to_stop, lock_unfinished
 from scheduling.storage.lists import Position, SortKey, condition, page_bounds, read_page, time_key, uid_key
 from scheduling.storage.tables import HISTORY_COLUMNS, execution_history, executions, jobs
 
-#: A commit may become visible this long after the moment it carries: the longest that a hot transaction lives, and some.
+#: A commit may become visible this long after the moment it carries: the longest that a hot transaction lives, and
+#: some.
 COMMIT_LAG = timedelta(seconds=5)
 
 _PAYLOADS = ("request", "response")
@@ -33,11 +36,10 @@ def _keys(order: str, table: sa.Table) -> list[SortKey]:
 
 
 def _columns(table: sa.Table) -> Mapping[str, sa.ColumnElement[Any]]:
-    names = (
-        "state origin target queue owner reason code nominal_time ready_time create_time start_time finish_time"
-    ).split()
+    names = ("state", "origin", "target", "queue", "owner", "reason", "code")
+    times = ("nominal_time", "ready_time", "create_time", "start_time", "finish_time")
     held_by = table.c.held_by if "held_by" in table.c else sa.cast(sa.null(), sa.Text)
-    return {**{name: table.c[name] for name in names}, "attempt_count": table.c.attempt, "held_by": held_by}
+    return {**{name: table.c[name] for name in names + times}, "attempt_count": table.c.attempt, "held_by": held_by}
 
 
 def _select(table: sa.Table, *, with_payload: bool) -> sa.Select[Any]:
@@ -67,7 +69,9 @@ class ExecutionStore:
     async def list_executions(
         self, job_id: str | None, page: PageRequest
     ) -> tuple[Sequence[Execution], Position | None]:
-        """One page over the live ones and the history: each is read up to the page's size by its own index, then merged."""
+        """One page over the live ones and the history: each is read up to the page's size by its own index, then
+        merged.
+        """
         branches = []
         for table in (executions, execution_history):
             select = _select(table, with_payload=page.with_payload)
@@ -85,7 +89,10 @@ class ExecutionStore:
 
     async def cancel_execution(self, job_id: str, uid: UUID) -> None:
         """Ends a waiting one, or asks the worker of a running one to stop; under the lock of its row."""
-        which = executions.c.uid == uid
+        which = sa.and_(
+            executions.c.uid == uid,
+            executions.c.job_uid == sa.select(jobs.c.uid).where(jobs.c.job_id == job_id).scalar_subquery(),
+        )
         async with self._database.begin() as connection:
             await lock_unfinished(connection, which)
             await end_waiting(connection, which, State.CANCELLED, Reason.CALLER)

@@ -1,4 +1,5 @@
-"""Grouping: calls that wait at the same time are done together, so that many callers share one round trip and one commit.
+"""Grouping: calls that wait at the same time are done together, so that many callers share one round trip and one
+commit.
 
 Nobody waits for company: a call that finds a free lane goes at once, and those that come while all lanes are busy form
 the next group.

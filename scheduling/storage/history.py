@@ -22,7 +22,9 @@ def prune_day(days: str, moment: str = NOW) -> str:
 
 
 def move_sql(source: str, changed: dict[str, str]) -> str:
-    """An INSERT that puts the rows of `source` into the history, with some columns changed. For hand-written statements."""
+    """An INSERT that puts the rows of `source` into the history, with some columns changed. For hand-written
+    statements.
+    """
     values = ", ".join(changed.get(column, f"{source}.{column}") for column in HISTORY_COLUMNS)
     return (
         f"INSERT INTO execution_history ({', '.join(HISTORY_COLUMNS)}, prune_day) "

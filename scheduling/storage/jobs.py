@@ -103,7 +103,9 @@ class JobStore:
         return [rows.job(row) for row in found], position
 
     async def update_job(self, job: Job, change: JobChange) -> Job | None:
-        """Changes the job under its row's lock; waiting executions follow, claimed ones keep the request they were claimed with."""
+        """Changes the job under its row's lock; waiting executions follow, claimed ones keep the request they were
+        claimed with.
+        """
         async with self._database.begin() as connection:
             current = await _lock(connection, job.job_id)
             if current is None or current["uid"] != job.uid or current["revision"] != job.revision:

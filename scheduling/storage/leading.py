@@ -103,7 +103,9 @@ class LeadingStore:
         await self._one(_RESIGN, {"holder": holder, "term": term})
 
     async def beat(self, worker: WorkerIdentity, ttl: timedelta, last_start: datetime | None) -> Beat:
-        """Renews the worker's lease and says what PostgreSQL believes it to be running. By primary key and executions_running."""
+        """Renews the worker's lease and says what PostgreSQL believes it to be running. By primary key and
+        executions_running.
+        """
         async with self._database.hot() as connection:
             cursor = await connection.execute(
                 _BEAT,

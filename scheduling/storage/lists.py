@@ -21,6 +21,9 @@ from scheduling.operations.ports import PageRequest
 Column = sa.ColumnElement[Any]
 Position = tuple[str | int | None, ...]
 
+#: Payloads in one page: gRPC clients take answers of 4 MiB by default.
+MAX_PAGE_BYTES = 3 * 1024 * 1024
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -104,8 +107,6 @@ def page_bounds(
         select = select.where(condition(page.filter, columns))
     if page.after is not None:
         try:
-            if len(page.after) != len(keys):
-                raise ValueError(page.after)
             values = [key.decode(value) for key, value in zip(keys, page.after, strict=True)]
         except (ValueError, TypeError, OverflowError, AttributeError):
             raise invalid(
@@ -121,9 +122,23 @@ def page_bounds(
 async def read_page(
     connection: AsyncConnection, select: sa.Executable, page: PageRequest, keys: Sequence[SortKey]
 ) -> tuple[Sequence[Mapping[str, Any]], Position | None]:
-    """The rows of one page, and the position after its last one if more follow."""
+    """The rows of one page, and the position after its last one if more follow.
+
+    A page with payloads may be shorter than asked for, so that an answer stays within what clients take.
+    """
     rows: Sequence[Mapping[Any, Any]] = (await connection.execute(select)).mappings().all()
-    if len(rows) <= page.size:
+    fitting = _fitting(rows) if page.with_payload else len(rows)
+    if len(rows) <= page.size and fitting == len(rows):
         return rows, None
-    shown = rows[: page.size]
+    shown = rows[: min(page.size, fitting)]
     return shown, tuple(key.encode(shown[-1][key.column.key]) for key in keys)
+
+
+def _fitting(rows: Sequence[Mapping[Any, Any]]) -> int:
+    """How many of the rows, at least one, have payloads of MAX_PAGE_BYTES together."""
+    total = 0
+    for count, row in enumerate(rows):
+        total += sum(len(row.get(name) or b"") for name in ("request", "response"))
+        if total > MAX_PAGE_BYTES:
+            return max(count, 1)
+    return len(rows)

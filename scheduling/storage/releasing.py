@@ -67,8 +67,8 @@ RETURNING e.uid, e.ready_time, e.state
 """
 
 _GATED = """
-SELECT uid, job_uid, schedule_uid, overlap, ready_time, nominal_time, recurring, queue_time, attempt, expire_time, held_by
-FROM executions
+SELECT uid, job_uid, schedule_uid, overlap, ready_time, nominal_time, recurring, queue_time, attempt, expire_time,
+held_by FROM executions
 WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
   AND (recurring OR overlap IS NOT NULL)
 ORDER BY ready_time LIMIT %(room)s
@@ -89,7 +89,8 @@ SELECT uid FROM executions WHERE uid = ANY(%(uids)s::uuid[]) AND state = 'PENDIN
 """
 _OPEN = """
 SELECT job_uid,
-       count(*) FILTER (WHERE state IN ('QUEUED', 'RUNNING') OR (state = 'PENDING' AND attempt > 0 AND held_by IS NULL)),
+       count(*) FILTER (WHERE state IN ('QUEUED', 'RUNNING')
+                        OR (state = 'PENDING' AND attempt > 0 AND held_by IS NULL)),
        count(*) FILTER (WHERE state = 'PENDING' AND held_by IS NOT NULL)
 FROM executions
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND uid <> ALL(%(uids)s::uuid[]) AND state IN ('PENDING', 'QUEUED', 'RUNNING')
@@ -111,7 +112,8 @@ RETURNING s.uid, s.max_firings IS NOT NULL AND s.fired_count >= s.max_firings
 # The last firing that the schedule may have was released: what was planned beyond it goes.
 _FINISH = "UPDATE schedules SET evaluated_until = 'infinity' WHERE uid = ANY(%(uids)s::uuid[])"
 _UNPLAN = """
-DELETE FROM executions WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' AND attempt = 0 AND queue_time IS NULL
+DELETE FROM executions
+WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' AND attempt = 0 AND queue_time IS NULL
 """
 
 
@@ -133,7 +135,7 @@ UPDATE executions SET cancel_request_time = {NOW}
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_time IS NULL
 """
 
-_WAITING = f"""
+_WAITING = """
 SELECT min(ready_time), bool_or(held) FROM (
     SELECT (SELECT ready_time FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
             ORDER BY ready_time LIMIT 1) AS ready_time,
@@ -163,7 +165,9 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What dispatch has before it: the earliest ready time of what waits, whether anything is held, the next firing to plan."""
+    """What dispatch has before it: the earliest ready time of what waits, whether anything is held, the next firing
+    to plan.
+    """
 
     now: datetime
     next_ready: datetime | None
@@ -203,8 +207,8 @@ class ReleasingStore:
     async def release(self, ahead: timedelta) -> Released:
         """Releases what is ready within `ahead`, up to a batch per queue and never beyond the queues' depth.
 
-        By executions_due. Locks what it moves and skips what others have locked. One transaction under an advisory lock;
-        `busy` in the answer says that another process is at it.
+        By executions_due. Locks what it moves and skips what others have locked. One transaction under an advisory
+        lock; `busy` in the answer says that another process is at it.
         """
         now = self._database.now()
         result = Released()
@@ -252,7 +256,8 @@ class ReleasingStore:
         candidates += await cursor.fetchall()
         if not candidates:
             return _Decisions()
-        # Every change locks job, then schedules, then executions; what is being changed right now is left for the next round.
+        # Every change locks job, then schedules, then executions; what is being changed right now is left for the
+        # next round.
         schedules = {row[2] for row in candidates if row[2] is not None and row[6]}
         await cursor.execute(_LOCK_SCHEDULES, {"uids": list(schedules)})
         locked_schedules = {row[0] for row in await cursor.fetchall()}

@@ -23,7 +23,8 @@ SELECT now() AS read_time,
        (SELECT count(*) FROM (SELECT FROM jobs WHERE cancel_time IS NULL LIMIT 10001) AS few) AS few,
        (SELECT max(last_start_time) FROM workers) AS last_start_time,
        (SELECT min(t) FROM (SELECT (SELECT ready_time FROM executions WHERE queue = q AND state = 'PENDING'
-            AND held_by IS NULL ORDER BY ready_time LIMIT 1) AS t FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q) AS h)
+            AND held_by IS NULL ORDER BY ready_time LIMIT 1) AS t
+            FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q) AS h)
             AS next_due_time,
        (SELECT version_num FROM alembic_version) AS schema_revision,
        current_setting('server_version') AS database_version
@@ -44,7 +45,8 @@ SELECT q AS queue,
        (SELECT count(*) FROM executions WHERE queue = q AND state = 'QUEUED') AS queued,
        (SELECT count(*) FROM executions WHERE queue = q AND state = 'RUNNING') AS running,
        (SELECT count(*) FROM executions WHERE queue = q AND state = 'PENDING' AND attempt > 0) AS retrying,
-       (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'FAILED' LIMIT {COUNT_LIMIT}) AS f) AS failed,
+       (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'FAILED' LIMIT {COUNT_LIMIT}) AS f)
+            AS failed,
        (SELECT {NOW} - min(t) FROM (
             (SELECT ready_time AS t FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
                 AND ready_time <= {NOW} ORDER BY ready_time LIMIT 1)

@@ -1,4 +1,6 @@
-"""The tables, as SQLAlchemy sees them, for statements that are not hot. The migrations make them; a test compares both."""
+"""The tables, as SQLAlchemy sees them, for statements that are not hot. The migrations make them; a test compares
+both.
+"""
 
 from __future__ import annotations
 

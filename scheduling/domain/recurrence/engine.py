@@ -83,6 +83,9 @@ def _rule_of_spec(spec: Spec, where: Zone, dst_policy: DstPolicy) -> Rule:
 
 def _rule_of(what: Timing | Recurrence) -> Rule:
     if isinstance(what, Timing):
+        # One-offs are many and each its own: they would drive everything else out of the cache.
+        if isinstance(what.when, Once):
+            return OnceRule(micros(what.when.time))
         return _rule((what.when,), (), what.time_zone, what.dst_policy)
     return _rule(what.specs, what.exclusions, what.time_zone, what.dst_policy)
 

@@ -85,7 +85,12 @@ class Zone:
 
     def offset(self, instant: int) -> int:
         """Seconds east of UTC at that instant."""
-        return self.stretch(instant).offset
+        _, _, offset, changes = self._years(_year(instant))
+        for change in changes:
+            if instant < change.at:
+                break
+            offset = change.after
+        return offset
 
     def stretch(self, instant: int) -> Stretch:
         """The stretch of equal offset that the instant lies in, cut off a few days outside its year."""

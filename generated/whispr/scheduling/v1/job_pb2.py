@@ -31,7 +31,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from whispr.scheduling.v1 import target_pb2 as whispr_dot_scheduling_dot_v1_dot_target__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhispr/scheduling/v1/job.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!whispr/scheduling/v1/target.proto\"\xad\x08\n\x03Job\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\x06target\x18\x04 \x01(\tB\x0f\xe2\x41\x02\x02\x05\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12+\n\x07request\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x02\x12\x38\n\x05queue\x18\x06 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12=\n\x0cretry_policy\x18\x07 \x01(\x0b\x32!.whispr.scheduling.v1.RetryPolicyB\x04\xe2\x41\x01\x01\x12\x30\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12I\n\x0eoverlap_policy\x18\t \x01(\x0e\x32#.whispr.scheduling.v1.OverlapPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\x05owner\x18\n \x01(\tB\r\xe2\x41\x02\x01\x05\xbaH\x05r\x03\x18\x80\x01\x12\x17\n\tprincipal\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12h\n\x06labels\x18\x0c \x03(\x0b\x32%.whispr.scheduling.v1.Job.LabelsEntryB1\xe2\x41\x01\x01\xbaH*\x9a\x01\'\x10 \"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,62}$*\x05r\x03\x18\x80\x01\x12\x34\n\x05state\x18\r \x01(\x0e\x32\x1f.whispr.scheduling.v1.Job.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63\x61ncel_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x11 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rrequest_bytes\x18\x12 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x38\n\x0enext_fire_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\r\n\tCANCELLED\x10\x03:1\xea\x41.\n\x15scheduling.whispr/Job\x12\njobs/{job}*\x04jobs2\x03jobJ\x04\x08\x1e\x10(*\x8f\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x08\n\x04SKIP\x10\x01\x12\x0e\n\nBUFFER_ONE\x10\x02\x12\x0e\n\nBUFFER_ALL\x10\x03\x12\x10\n\x0c\x43\x41NCEL_OTHER\x10\x04\x12\x13\n\x0fTERMINATE_OTHER\x10\x05\x12\r\n\tALLOW_ALL\x10\x06*1\n\x04View\x12\x14\n\x10VIEW_UNSPECIFIED\x10\x00\x12\t\n\x05\x42\x41SIC\x10\x01\x12\x08\n\x04\x46ULL\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhispr/scheduling/v1/job.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!whispr/scheduling/v1/target.proto\"\xab\x08\n\x03Job\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12\x1d\n\x06target\x18\x04 \x01(\tB\r\xe2\x41\x02\x02\x05\xbaH\x05r\x03\x18\xc8\x01\x12+\n\x07request\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x02\x12\x38\n\x05queue\x18\x06 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12=\n\x0cretry_policy\x18\x07 \x01(\x0b\x32!.whispr.scheduling.v1.RetryPolicyB\x04\xe2\x41\x01\x01\x12\x30\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12I\n\x0eoverlap_policy\x18\t \x01(\x0e\x32#.whispr.scheduling.v1.OverlapPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\x05owner\x18\n \x01(\tB\r\xe2\x41\x02\x01\x05\xbaH\x05r\x03\x18\x80\x01\x12\x17\n\tprincipal\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12h\n\x06labels\x18\x0c \x03(\x0b\x32%.whispr.scheduling.v1.Job.LabelsEntryB1\xe2\x41\x01\x01\xbaH*\x9a\x01\'\x10 \"\x1cr\x1a\x32\x18^[a-z][a-z0-9_.-]{0,62}$*\x05r\x03\x18\x80\x01\x12\x34\n\x05state\x18\r \x01(\x0e\x32\x1f.whispr.scheduling.v1.Job.StateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63\x61ncel_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x11 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rrequest_bytes\x18\x12 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x38\n\x0enext_fire_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\r\n\tCANCELLED\x10\x03:1\xea\x41.\n\x15scheduling.whispr/Job\x12\njobs/{job}*\x04jobs2\x03jobJ\x04\x08\x1e\x10(*\x8f\x01\n\rOverlapPolicy\x12\x1e\n\x1aOVERLAP_POLICY_UNSPECIFIED\x10\x00\x12\x08\n\x04SKIP\x10\x01\x12\x0e\n\nBUFFER_ONE\x10\x02\x12\x0e\n\nBUFFER_ALL\x10\x03\x12\x10\n\x0c\x43\x41NCEL_OTHER\x10\x04\x12\x13\n\x0fTERMINATE_OTHER\x10\x05\x12\r\n\tALLOW_ALL\x10\x06*1\n\x04View\x12\x14\n\x10VIEW_UNSPECIFIED\x10\x00\x12\t\n\x05\x42\x41SIC\x10\x01\x12\x08\n\x04\x46ULL\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,7 +47,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOB'].fields_by_name['display_name']._loaded_options = None
   _globals['_JOB'].fields_by_name['display_name']._serialized_options = b'\342A\001\001\272H\005r\003\030\310\001'
   _globals['_JOB'].fields_by_name['target']._loaded_options = None
-  _globals['_JOB'].fields_by_name['target']._serialized_options = b'\342A\002\002\005\272H\007r\005\020\001\030\310\001'
+  _globals['_JOB'].fields_by_name['target']._serialized_options = b'\342A\002\002\005\272H\005r\003\030\310\001'
   _globals['_JOB'].fields_by_name['request']._loaded_options = None
   _globals['_JOB'].fields_by_name['request']._serialized_options = b'\342A\001\002'
   _globals['_JOB'].fields_by_name['queue']._loaded_options = None
@@ -80,14 +80,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOB'].fields_by_name['next_fire_time']._serialized_options = b'\342A\001\003'
   _globals['_JOB']._loaded_options = None
   _globals['_JOB']._serialized_options = b'\352A.\n\025scheduling.whispr/Job\022\njobs/{job}*\004jobs2\003job'
-  _globals['_OVERLAPPOLICY']._serialized_start=1345
-  _globals['_OVERLAPPOLICY']._serialized_end=1488
-  _globals['_VIEW']._serialized_start=1490
-  _globals['_VIEW']._serialized_end=1539
+  _globals['_OVERLAPPOLICY']._serialized_start=1343
+  _globals['_OVERLAPPOLICY']._serialized_end=1486
+  _globals['_VIEW']._serialized_start=1488
+  _globals['_VIEW']._serialized_end=1537
   _globals['_JOB']._serialized_start=273
-  _globals['_JOB']._serialized_end=1342
-  _globals['_JOB_LABELSENTRY']._serialized_start=1166
-  _globals['_JOB_LABELSENTRY']._serialized_end=1211
-  _globals['_JOB_STATE']._serialized_start=1213
-  _globals['_JOB_STATE']._serialized_end=1285
+  _globals['_JOB']._serialized_end=1340
+  _globals['_JOB_LABELSENTRY']._serialized_start=1164
+  _globals['_JOB_LABELSENTRY']._serialized_end=1209
+  _globals['_JOB_STATE']._serialized_start=1211
+  _globals['_JOB_STATE']._serialized_end=1283
 # @@protoc_insertion_point(module_scope)

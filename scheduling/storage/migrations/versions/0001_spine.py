@@ -64,8 +64,8 @@ BEGIN
 END $$;
 """
 
-# `evaluated_until`: every nominal time up to it is accounted for. 'infinity' when nothing more will be planned, which is
-# so for a one-off from the start: no hot statement touches its row.
+# `evaluated_until`: every nominal time up to it is accounted for. 'infinity' when nothing more will be planned,
+# which is so for a one-off from the start: no hot statement touches its row.
 SCHEDULES = """
 CREATE TABLE schedules (
     uid             uuid PRIMARY KEY,
