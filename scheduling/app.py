@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -39,6 +39,7 @@ from scheduling.rpc.authentication import FixedPrincipal
 from scheduling.rpc.server import RpcOptions, RpcServer, api_services
 from scheduling.settings import Settings
 from scheduling.storage.advancing import AdvancingStore
+from scheduling.storage.breaking import BreakerStore
 from scheduling.storage.database import Database
 from scheduling.storage.delivering import DeliveryStore
 from scheduling.storage.leading import LeadingStore, WorkerIdentity
@@ -152,7 +153,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         services = api_services(ports)
         status = StatusStore(database)
         metrics = _metrics(targets, rpc_method_names([service.name for service in services]))
-        refresh = _refresher(metrics, database, status, clock, ports.redis.is_up)
+        refresh = _refresher(metrics, targets.services, database, status, clock, ports.redis.is_up)
         await stack.enter_async_context(MetricsServer(metrics.registry, settings.metrics_listen, refresh))
         head = head_revision()
 
@@ -187,7 +188,12 @@ def rpc_method_names(services: Sequence[str]) -> list[str]:
 
 
 def _refresher(
-    metrics: Metrics, database: Database, status: StatusStore, clock: Clock, redis_up: Callable[[], Awaitable[bool]]
+    metrics: Metrics,
+    services: Sequence[str],
+    database: Database,
+    status: StatusStore,
+    clock: Clock,
+    redis_up: Callable[[], Awaitable[bool]],
 ) -> Callable[[], Awaitable[None]]:
     """Reads the gauges that are kept in PostgreSQL, when they are asked for."""
 
@@ -205,8 +211,10 @@ def _refresher(
             metrics.queue_failed_for(queue).set(each.failed)
             oldest = each.oldest_waiting
             metrics.queue_oldest_for(queue).set(0 if oldest is None else oldest.total_seconds())
-        for service, breaker in (await status.breakers()).items():
-            metrics.breaker_state_for(service).set(_BREAKER_GAUGE[breaker.state])
+        breakers = await status.breakers()
+        for service in services:
+            breaker = breakers.get(service)
+            metrics.breaker_state_for(service).set(BREAKER_CLOSED if breaker is None else _BREAKER_GAUGE[breaker.state])
         metrics.refresh_time.set(clock.now().timestamp())
 
     return refresh
@@ -246,6 +254,7 @@ class Worker:
         )
         self._leading = LeadingStore(database)
         self._delivering = DeliveryStore(database)
+        self._breaking = BreakerStore(database)
         releasing = ReleasingStore(database, queue_depth=settings.limit_queue_depth)
         advancing = AdvancingStore(database)
         self._maintaining = MaintenanceStore(database)
@@ -266,6 +275,7 @@ class Worker:
                 sweep_after=settings.sweep_after,
             ),
             observer=EngineObserver(self.metrics),
+            breakers=_Breakers(self._breaking),
         )
         self._observer = SchedulerObserver(self.metrics)
         self._transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
@@ -312,7 +322,12 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._vital_tasks: list[asyncio.Task[None]] = []
         self._refresh_stored = _refresher(
-            self.metrics, database, StatusStore(database), clock, _RedisProbe(self._transport).is_up
+            self.metrics,
+            targets.services,
+            database,
+            StatusStore(database),
+            clock,
+            _RedisProbe(self._transport).is_up,
         )
 
     async def start(self) -> None:
@@ -344,7 +359,9 @@ class Worker:
         log_event(_log, logging.INFO, "worker_stopped", worker=str(self.identity.uid))
 
     async def _beat(self, last_start: datetime | None) -> Beat:
-        return await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
+        beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
+        self.engine.suspects = await self._breaking.unclean()
+        return beat
 
     async def _recover(self, term: int, grace: timedelta, *, dry_run: bool) -> int:
         lost = await recover(_RecoveryStore(self._leading, self._delivering), term, grace, dry_run=dry_run)
@@ -384,6 +401,17 @@ class _SchedulerStore:
     def __init__(self, advancing: AdvancingStore, releasing: ReleasingStore) -> None:
         self.advance = advancing.advance
         self.release = releasing.release
+
+
+class _Breakers:
+    """The breakers, with their changes written to the log."""
+
+    def __init__(self, store: BreakerStore) -> None:
+        self._store = store
+
+    async def feed(self, tallies: Mapping[str, tuple[int, int]]) -> None:
+        for breaker in await self._store.feed(tallies):
+            log_event(_log, logging.WARNING, "breaker_changed", service=breaker.service, state=breaker.state.value)
 
 
 class _RecoveryStore:

@@ -20,6 +20,7 @@ from uuid import UUID, uuid4
 from scheduling.delivery.channels import Answer
 from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.tasks import TaskGroup
+from scheduling.domain.breaker import DOWN_CODES
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Attempt, Claim, Outcome, Reason, append_attempt
@@ -52,6 +53,12 @@ class Caller(Protocol):
     async def call(
         self, method: str, request: bytes, timeout: timedelta, metadata: tuple[tuple[str, str], ...]
     ) -> Answer: ...
+
+
+class Breakers(Protocol):
+    """Where failures and successes by service are added up over all workers. May raise StoreUnavailable."""
+
+    async def feed(self, tallies: Mapping[str, tuple[int, int]]) -> object: ...
 
 
 class Observer(Protocol):
@@ -110,6 +117,7 @@ class DeliveryEngine:
         database_clock: DatabaseClock,
         settings: EngineSettings,
         observer: Observer,
+        breakers: Breakers,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._worker = worker
@@ -119,6 +127,9 @@ class DeliveryEngine:
         self._database_clock = database_clock
         self._settings = settings
         self._observer = observer
+        self._breakers = breakers
+        #: Services whose breakers want to hear of successes too.
+        self.suspects: frozenset[str] = frozenset()
         self._chance = chance
         self._lanes = {queue: _Lane(queue, slots) for queue, slots in settings.slots.items()}
         self._room = asyncio.Condition()
@@ -418,7 +429,30 @@ class DeliveryEngine:
             log_event(_log, logging.ERROR, "outcome_refused", execution=uid, error=type(error).__name__)
             return True
         self._observer.recorded([each for each in batch if each[1].uid in recorded])
+        await self._feed_breakers(batch)
         return True
+
+    async def _feed_breakers(self, batch: Sequence[tuple[Claim | None, Outcome]]) -> None:
+        """Tells the breakers of failures, and of successes where somebody has seen failures. Sound services cost
+        nothing.
+        """
+        tallies: dict[str, tuple[int, int]] = {}
+        for claim, outcome in batch:
+            if claim is None or outcome.attempt is None or outcome.attempt.reason in (Reason.CALLER, Reason.LEASE_LOST):
+                continue
+            service = claim.target.partition("/")[0]
+            failures, successes = tallies.get(service, (0, 0))
+            is_down = outcome.attempt.code in DOWN_CODES
+            tallies[service] = (failures + is_down, successes + (not is_down))
+        told = {service: tally for service, tally in tallies.items() if tally[0] or service in self.suspects}
+        if not told:
+            return
+        try:
+            await self._breakers.feed(told)
+        except StoreUnavailable as error:
+            log_event(_log, logging.WARNING, "breakers_not_fed", error=str(error))
+            return
+        self.suspects |= {service for service, tally in told.items() if tally[0]}
 
     async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:
         if seconds is None:

@@ -19,7 +19,7 @@ from scheduling.operations.jobs import get_job
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import Page, Ports
 
-RESOURCE = "scheduling.whispr/Execution"
+RESOURCE = "Execution"
 
 #: How often a watch looks.
 WATCH_INTERVAL = timedelta(milliseconds=250)

@@ -19,7 +19,7 @@ from scheduling.operations.drafts import CreateDraft, JobDraft, ListQuery, Paylo
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import JobChange, NewRun, Page, Ports
 
-RESOURCE = "scheduling.whispr/Job"
+RESOURCE = "Job"
 
 _FIELDS = {
     "job_id": STRING,

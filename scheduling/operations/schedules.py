@@ -14,7 +14,7 @@ from scheduling.operations.jobs import get_job
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import Page, Ports
 
-RESOURCE = "scheduling.whispr/Schedule"
+RESOURCE = "Schedule"
 
 _FIELDS = {
     "schedule_id": STRING,

@@ -342,7 +342,7 @@ class Creator:
             if clash is not None:
                 settled[n] = AlreadyExists(
                     f"job {clash.job_id!r} exists already; choose another job_id or get the one that is there",
-                    resource_type="scheduling.whispr/Job",
+                    resource_type="Job",
                     name=f"jobs/{clash.job_id}",
                 )
         return settled

@@ -169,6 +169,10 @@ class Database:
         """What NOW is bound to: None, so that the database's clock counts, except in tests that hold the clock."""
         return None if self._now is None else self._now()
 
+    def moment(self) -> sa.ColumnElement[datetime]:
+        """NOW for SQLAlchemy's statements."""
+        return sa.func.now() if self._now is None else sa.literal(self._now(), sa.DateTime(timezone=True))
+
     def stats(self) -> tuple[int, int]:
         """Hot connections in use, and how many there may be."""
         stats = self._hot.get_stats()

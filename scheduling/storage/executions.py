@@ -93,10 +93,11 @@ class ExecutionStore:
             executions.c.uid == uid,
             executions.c.job_uid == sa.select(jobs.c.uid).where(jobs.c.job_id == job_id).scalar_subquery(),
         )
+        moment = self._database.moment()
         async with self._database.begin() as connection:
             await lock_unfinished(connection, which)
-            await end_waiting(connection, which, State.CANCELLED, Reason.CALLER)
-            await connection.execute(ask_to_stop(which))
+            await end_waiting(connection, which, State.CANCELLED, Reason.CALLER, moment)
+            await connection.execute(ask_to_stop(which, moment))
 
     async def read_changes(
         self, job_id: str | None, since: datetime | None, filter_: Expression | None, *, with_payload: bool, limit: int
@@ -104,7 +105,7 @@ class ExecutionStore:
         """What is open now and what ended since then; of one job also what is planned. At most `limit` of each."""
         found: list[Execution] = []
         async with self._database.begin() as connection:
-            moment: datetime = (await connection.execute(sa.select(sa.func.now()))).scalar_one()
+            moment: datetime = (await connection.execute(sa.select(self._database.moment()))).scalar_one()
             for table in (executions, execution_history):
                 select = _select(table, with_payload=with_payload)
                 if filter_ is not None:

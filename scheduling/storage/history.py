@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,8 +33,14 @@ def move_sql(source: str, changed: dict[str, str]) -> str:
     )
 
 
-async def end_waiting(connection: AsyncConnection, which: sa.ColumnElement[bool], state: State, reason: Reason) -> int:
-    """Moves executions that no worker holds to the history with that final state; returns how many."""
+async def end_waiting(
+    connection: AsyncConnection,
+    which: sa.ColumnElement[bool],
+    state: State,
+    reason: Reason,
+    moment: sa.ColumnElement[datetime],
+) -> int:
+    """Moves executions that no worker holds to the history with that final state, as of `moment`; returns how many."""
     gone = (
         executions.delete()
         .where(which, executions.c.state.in_([State.PENDING.value, State.QUEUED.value]))
@@ -43,10 +50,10 @@ async def end_waiting(connection: AsyncConnection, which: sa.ColumnElement[bool]
     changed: dict[str, Any] = {
         "state": sa.literal(state.value),
         "reason": sa.literal(reason.value),
-        "finish_time": sa.func.now(),
+        "finish_time": moment,
     }
     day = sa.func.coalesce(
-        sa.cast(sa.func.timezone("UTC", sa.func.now()), sa.Date) + gone.c.retention_days + 1,
+        sa.cast(sa.func.timezone("UTC", moment), sa.Date) + gone.c.retention_days + 1,
         sa.literal("9999-12-31").cast(sa.Date),
     )
     moved = execution_history.insert().from_select(

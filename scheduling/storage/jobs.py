@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -130,7 +131,7 @@ class JobStore:
             await connection.execute(
                 jobs.update()
                 .where(jobs.c.uid == job.uid)
-                .values(**values, revision=jobs.c.revision + 1, update_time=sa.func.now())
+                .values(**values, revision=jobs.c.revision + 1, update_time=self._database.moment())
             )
             waiting: dict[str, Any] = {}
             if change.queue is not None:
@@ -154,11 +155,12 @@ class JobStore:
             if current is None or (revision is not None and current["revision"] != revision):
                 return None
             uid = current["uid"]
+            moment = self._database.moment()
             if current["cancel_time"] is None:
                 await connection.execute(
                     jobs.update()
                     .where(jobs.c.uid == uid)
-                    .values(cancel_time=sa.func.now(), update_time=sa.func.now(), revision=jobs.c.revision + 1)
+                    .values(cancel_time=moment, update_time=moment, revision=jobs.c.revision + 1)
                 )
                 await connection.execute(
                     schedules.update()
@@ -166,12 +168,12 @@ class JobStore:
                     .values(
                         evaluated_until=sa.text("'infinity'"),
                         revision=schedules.c.revision + 1,
-                        update_time=sa.func.now(),
+                        update_time=moment,
                     )
                 )
                 await lock_unfinished(connection, executions.c.job_uid == uid)
-                await end_waiting(connection, executions.c.job_uid == uid, State.CANCELLED, Reason.CALLER)
-                await connection.execute(ask_to_stop(executions.c.job_uid == uid))
+                await end_waiting(connection, executions.c.job_uid == uid, State.CANCELLED, Reason.CALLER, moment)
+                await connection.execute(ask_to_stop(executions.c.job_uid == uid, moment))
             return await _read(connection, jobs.c.uid == uid, with_payload=True)
 
     async def delete_job(self, job: Job, *, force: bool) -> None:
@@ -211,6 +213,7 @@ class JobStore:
             refuse_cancelled(job)
             assert job is not None
             overlap = job["overlap_policy"]
+            moment = self._database.moment()
             await connection.execute(
                 executions.insert().values(
                     uid=run.uid,
@@ -220,10 +223,11 @@ class JobStore:
                     queue=job["queue"],
                     owner=job["owner"],
                     state=State.PENDING.value,
-                    nominal_time=sa.func.now(),
-                    due_time=sa.func.now(),
-                    ready_time=sa.func.now(),
-                    expire_time=sa.func.now() + job["max_age"],
+                    nominal_time=moment,
+                    due_time=moment,
+                    ready_time=moment,
+                    expire_time=moment + job["max_age"],
+                    create_time=moment,
                     request=run.request,
                     request_type=run.request_type,
                     retention_days=job["retention_days"],
@@ -284,12 +288,12 @@ def refuse_cancelled(job: Any) -> None:
         raise WrongState(f"{name} is CANCELLED; create another job", subject=name, reason="JOB_CANCELLED")
 
 
-def ask_to_stop(which: sa.ColumnElement[bool]) -> sa.Update:
+def ask_to_stop(which: sa.ColumnElement[bool], moment: sa.ColumnElement[datetime]) -> sa.Update:
     """Asks the workers of running executions to cancel their calls."""
     return (
         executions.update()
         .where(which, executions.c.state == State.RUNNING.value, executions.c.cancel_request_time.is_(None))
-        .values(cancel_request_time=sa.func.now())
+        .values(cancel_request_time=moment)
     )
 
 

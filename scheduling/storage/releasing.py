@@ -19,6 +19,7 @@ from scheduling.domain.execution import Reason
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.overlap import Verdict, judge
 from scheduling.domain.target import Queue
+from scheduling.storage.breaking import Gate
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.history import move_sql
 from scheduling.storage.tables import HISTORY_COLUMNS
@@ -55,6 +56,7 @@ WITH due AS (
     SELECT uid FROM executions
     WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
       AND NOT recurring AND overlap IS NULL
+      AND (split_part(target, '/', 1) <> ALL(%(shut)s::text[]) OR uid = ANY(%(probes)s::uuid[]))
     ORDER BY ready_time LIMIT %(room)s FOR UPDATE SKIP LOCKED
 )
 UPDATE executions e
@@ -71,6 +73,7 @@ SELECT uid, job_uid, schedule_uid, overlap, ready_time, nominal_time, recurring,
 held_by FROM executions
 WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
   AND (recurring OR overlap IS NOT NULL)
+  AND (split_part(target, '/', 1) <> ALL(%(shut)s::text[]) OR uid = ANY(%(probes)s::uuid[]))
 ORDER BY ready_time LIMIT %(room)s
 """
 # The oldest that waits of each job whose others have all ended.
@@ -79,6 +82,7 @@ SELECT DISTINCT ON (e.job_uid) e.uid, e.job_uid, e.schedule_uid, e.overlap, e.re
        e.queue_time, e.attempt, e.expire_time, e.held_by
 FROM executions e
 WHERE e.state = 'PENDING' AND e.held_by = '{HELD_BY_OVERLAP}' AND e.queue = %(queue)s
+  AND split_part(e.target, '/', 1) <> ALL(%(shut)s::text[])
   AND NOT EXISTS (SELECT FROM executions o WHERE o.job_uid = e.job_uid AND o.uid <> e.uid
                   AND (o.state IN ('QUEUED', 'RUNNING') OR (o.state = 'PENDING' AND o.attempt > 0)))
 ORDER BY e.job_uid, e.ready_time LIMIT %(room)s
@@ -224,17 +228,21 @@ class ReleasingStore:
             expired = max(cursor.rowcount, 0)
             await cursor.execute(_ROOM, {"depth": self._queue_depth})
             rooms = {Queue(row[0]): min(self._batch, row[1]) for row in await cursor.fetchall()}
+            gate = Gate()
+            await gate.read(cursor, now)
             skipped = held = 0
             more = False
             for queue, room in rooms.items():
                 if room <= 0:
                     continue
                 until = moment + ahead
-                await cursor.execute(_PLAIN, {"now": now, "queue": queue.value, "until": until, "room": room})
+                await gate.hold(cursor, queue, until)
+                bounds = {"queue": queue.value, "until": until, "room": room, "shut": gate.shut, "probes": gate.probes}
+                await cursor.execute(_PLAIN, {"now": now, **bounds})
                 found = await cursor.fetchall()
                 plain = [(row[0], row[1]) for row in found if row[2] == "QUEUED"]
                 expired += len(found) - len(plain)
-                decisions = await self._release_gated(cursor, queue, moment, until, room)
+                decisions = await self._release_gated(cursor, moment, bounds)
                 released = plain + decisions.released
                 if released:
                     result.by_queue[queue] = released
@@ -245,11 +253,10 @@ class ReleasingStore:
         return Released(result.by_queue, skipped, held, expired, more)
 
     async def _release_gated(
-        self, cursor: AsyncCursor[TupleRow], queue: Queue, moment: datetime, until: datetime, room: int
+        self, cursor: AsyncCursor[TupleRow], moment: datetime, bounds: dict[str, Any]
     ) -> _Decisions:
         """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""
         now = self._database.now()
-        bounds = {"queue": queue.value, "until": until, "room": room}
         await cursor.execute(_UNHELD, bounds)
         candidates = await cursor.fetchall()
         await cursor.execute(_GATED, bounds)

@@ -98,21 +98,22 @@ class ScheduleStore:
                     subject=job.name,
                     reason="TOO_MANY_SCHEDULES",
                 )
+            moment = self._database.moment()
             record = _typed(schedule_columns(job.uid, schedule), schedules)
             record["spec"] = rows.when_to_spec(schedule.timing.when)[1]
             try:
-                await connection.execute(schedules.insert().values(**record))
+                await connection.execute(schedules.insert().values(**record, create_time=moment, update_time=moment))
             except IntegrityError as error:
                 raise AlreadyExists(
                     f"{job.name} has a schedule {schedule.schedule_id!r} already; choose another schedule_id",
-                    resource_type="scheduling.whispr/Schedule",
+                    resource_type="Schedule",
                     name=f"{job.name}/schedules/{schedule.schedule_id}",
                 ) from error
             overlap = locked["overlap_policy"]
             plan = plan_columns(
                 job, schedule, locked["retention_days"], None if overlap is None else OverlapPolicy(overlap)
             )
-            await connection.execute(executions.insert().values(**plan))
+            await connection.execute(executions.insert().values(**plan, create_time=moment))
             await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
             return schedule.uid
 
@@ -154,7 +155,7 @@ class ScheduleStore:
                     executions.c.schedule_uid == schedule.uid,
                     executions.c.state.in_([State.PENDING.value, State.QUEUED.value]),
                     executions.c.attempt == 0,
-                    executions.c.nominal_time > sa.func.now(),
+                    executions.c.nominal_time > self._database.moment(),
                 )
             )
             return True

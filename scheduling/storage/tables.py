@@ -172,7 +172,7 @@ breakers = sa.Table(
     sa.Column("service", sa.Text, primary_key=True),
     sa.Column("state", sa.Text),
     sa.Column("failures", sa.Integer),
-    sa.Column("successes", sa.Integer),
+    sa.Column("probes", sa.Integer),
     sa.Column("probe_time", _Time),
     sa.Column("change_time", _Time),
 )

@@ -206,7 +206,7 @@ CREATE TABLE breakers (
     service     text PRIMARY KEY,
     state       text NOT NULL CHECK (state IN ('CLOSED', 'OPEN', 'HALF_OPEN')),
     failures    integer NOT NULL DEFAULT 0,
-    successes   integer NOT NULL DEFAULT 0,
+    probes      integer NOT NULL DEFAULT 0,
     probe_time  timestamptz,
     change_time timestamptz NOT NULL DEFAULT now()
 );

@@ -1,0 +1,91 @@
+"""The stack that is measured: embedded servers, one API server, one worker, one sibling, each a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from whispr.scheduling.v1 import operations_service_pb2_grpc, scheduling_service_pb2_grpc
+
+from scheduling.cli.up import Stack, data_folder, sibling_addresses
+from scheduling.settings import load_settings
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running stack."""
+
+    address: str
+    sibling: str
+    record: Path
+    database_url: str
+    stack: Stack
+
+    def received(self) -> Iterator[dict[str, Any]]:
+        """The calls that the sibling has recorded so far."""
+        if not self.record.exists():
+            return
+        with self.record.open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def pid(self, name: str) -> int:
+        """The process id of a part."""
+        return next(part.process.pid for part in self.stack.parts if part.name == name)
+
+
+@contextlib.contextmanager
+def running(settings: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Starts a fresh stack in a temporary folder, with default settings but for those given, and takes it down
+    again.
+    """
+    with tempfile.TemporaryDirectory(prefix="whispr-bench-") as folder:
+        free = {"SCHEDULING_GRPC_LISTEN": "127.0.0.1:0", "SCHEDULING_METRICS_LISTEN": "127.0.0.1:0"}
+        with data_folder(load_settings({}), folder) as (path, environment):
+            stack = Stack({**environment, **free, **(settings or {})}, path / "logs")
+            try:
+                record = path / "siblings.jsonl"
+                sibling = stack.start("siblings", ["scheduling.demo.siblings", "--record", str(record)]).said.split()[1]
+                addresses = sibling_addresses(int(sibling))
+                stack.start("worker", ["scheduling", "worker"], addresses)
+                port = stack.start("server", ["scheduling", "server"], addresses).said.split()[1]
+                yield Running(
+                    f"127.0.0.1:{port}",
+                    f"127.0.0.1:{sibling}",
+                    record,
+                    environment["SCHEDULING_DATABASE_URL"],
+                    stack,
+                )
+            finally:
+                stack.stop()
+
+
+@dataclass(frozen=True)
+class Api:
+    """The stubs of the API."""
+
+    scheduling: scheduling_service_pb2_grpc.SchedulingServiceStub
+    operations: operations_service_pb2_grpc.OperationsServiceStub
+
+
+@contextlib.asynccontextmanager
+async def api(address: str) -> AsyncIterator[Api]:
+    """A client of the API at `address`."""
+    stubs: Any = scheduling_service_pb2_grpc
+    operations: Any = operations_service_pb2_grpc
+    options = (
+        ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+        ("grpc.max_send_message_length", 16 * 1024 * 1024),
+    )
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        yield Api(
+            stubs.SchedulingServiceStub(channel),
+            operations.OperationsServiceStub(channel),
+        )
