@@ -26,6 +26,7 @@ from scheduling.delivery.targets import ROWS, TargetTable
 from scheduling.dispatch.broker import Transport
 from scheduling.dispatch.lease import Beat, Canceller, Lease, Reaper
 from scheduling.dispatch.loop import Loop
+from scheduling.dispatch.planner import Planner
 from scheduling.dispatch.pulse import Leadership, Pulse
 from scheduling.dispatch.scheduler import Scheduler
 from scheduling.domain.clock import Clock
@@ -39,9 +40,12 @@ from scheduling.rpc.authentication import FixedPrincipal
 from scheduling.rpc.server import RpcOptions, RpcServer, api_services
 from scheduling.settings import Settings
 from scheduling.storage.advancing import AdvancingStore
+from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.breaking import BreakerStore
+from scheduling.storage.calendars import CalendarStore
 from scheduling.storage.database import Database
 from scheduling.storage.delivering import DeliveryStore
+from scheduling.storage.deployments import DeploymentStore
 from scheduling.storage.leading import LeadingStore, WorkerIdentity
 from scheduling.storage.listening import listen
 from scheduling.storage.maintaining import MaintenanceStore
@@ -309,12 +313,19 @@ class Worker:
             cutoff=settings.worker_cutoff,
         )
         self._lease = lease
+        planner = Planner(
+            self.leadership,
+            _PlannerStore(CalendarStore(database), BackfillStore(database), DeploymentStore(database)),
+            clock,
+            settings.deployment or __version__,
+        )
         self._pulse_loop = Loop("pulse", self._pulse.tick, clock)
         self._loops = [
             Loop("lease_guard", lease.guard, clock),
             Loop("canceller", Canceller(self.identity.uid, self._delivering, self.engine).tick, clock),
             self._pulse_loop,
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
+            Loop("planner", planner.tick, clock),
             Loop("housekeeping", self._keep_house, clock),
         ]
         # These two go last at shutdown: as long as calls are under way, others must know that this process lives.
@@ -401,6 +412,16 @@ class _SchedulerStore:
     def __init__(self, advancing: AdvancingStore, releasing: ReleasingStore) -> None:
         self.advance = advancing.advance
         self.release = releasing.release
+
+
+class _PlannerStore:
+    """The stores that the planner works with, as one."""
+
+    def __init__(self, calendars: CalendarStore, backfills: BackfillStore, deployments: DeploymentStore) -> None:
+        self.begin_deployment = deployments.begin_deployment
+        self.mark_other_zone_versions = calendars.mark_other_zone_versions
+        self.move_stale_plans = calendars.move_stale_plans
+        self.step_backfills = backfills.step_backfills
 
 
 class _Breakers:

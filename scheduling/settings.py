@@ -254,6 +254,12 @@ class Settings(BaseModel):
     environment: Annotated[str, _text("[a-z][a-z0-9-]{0,30}", "lower-case letters, digits and hyphens")] = Field(
         default="development", description="Name of the environment, such as production."
     )
+    deployment: Annotated[str, _text("[A-Za-z0-9._-]{0,100}", "letters, digits, dots, hyphens and underscores")] = (
+        Field(
+            default="",
+            description="Names this deployment of the service; the version when empty. Each fires its schedules once.",
+        )
+    )
     enabled: Boolean = Field(
         default=True, description="Whether executions are started; false starts the service paused."
     )

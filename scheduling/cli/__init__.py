@@ -79,6 +79,20 @@ def migrate() -> None:
 
 
 @main.command()
+@click.option("--since", metavar="TIME", help="Look at nominal times after this instant (default: 30 days ago).")
+def verify(since: str | None) -> None:
+    """Prove from the database that nothing was lost, doubled or left half done. Changes nothing; exits with 1 if not
+    so.
+
+    Each nominal time of each recurring schedule must be an execution, a gap, or still ahead, exactly once; each one-off
+    must be there; and nothing may have been standing still for five minutes.
+    """
+    from scheduling.cli.verify import run_verify
+
+    sys.exit(run_verify(since))
+
+
+@main.command()
 def settings() -> None:
     """List all settings with their defaults, and check those of this environment."""
     from scheduling.cli.processes import show_settings

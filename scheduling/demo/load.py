@@ -19,7 +19,7 @@ from whispr.siblings import auth_pb2, messaging_pb2, notification_pb2, user_pb2
 
 from scheduling.demo.verdict import Asked, Due, Fate
 from scheduling.domain.recurrence import fires_between
-from scheduling.domain.schedule import Cron, Interval, Timing
+from scheduling.domain.timing import Cron, Interval, Timing
 
 SEND = "messaging.MessagingService/SendScheduledMessage"
 NOTIFY = "notification.NotificationService/SendDelayedNotification"

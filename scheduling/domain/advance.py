@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from scheduling.domain.recurrence import fires_between, next_fire, period_hint
-from scheduling.domain.schedule import CatchupPolicy, Timing
+from scheduling.domain.timing import CatchupPolicy, Timing
 
 #: A firing that nobody advanced within this long of its time is missed.
 MISSED_AFTER = timedelta(seconds=60)

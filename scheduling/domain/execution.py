@@ -33,6 +33,7 @@ class Reason(StrEnum):
     MISSED = "MISSED"
     PAUSED = "PAUSED"
     EXCLUDED = "EXCLUDED"
+    UPDATED = "UPDATED"
     # CANCELLED
     CALLER = "CALLER"
     REPLACED = "REPLACED"

@@ -1,27 +1,14 @@
-"""Schedules as values: when a job fires, and the rules around it."""
+"""Schedules as values: the stored when of a job."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-
-class DstPolicy(StrEnum):
-    """What a fixed local time does on the days when clocks change (design §7)."""
-
-    FIRE_AFTER_GAP = "FIRE_AFTER_GAP"
-    SKIP_GAP = "SKIP_GAP"
-    LITERAL = "LITERAL"
-
-
-class CatchupPolicy(StrEnum):
-    """What happens to firings that nobody advanced in time."""
-
-    SKIP_MISSED = "SKIP_MISSED"
-    FIRE_ONCE_LATEST = "FIRE_ONCE_LATEST"
-    FIRE_ALL = "FIRE_ALL"
+from scheduling.domain.timing import Timing
 
 
 class ScheduleState(StrEnum):
@@ -33,53 +20,12 @@ class ScheduleState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
-    """One firing at `time`; `after` is the delay it was asked for with, if it was one."""
+class Pause:
+    """Who paused a schedule, when and why."""
 
     time: datetime
-    after: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cron:
-    """Firings by a cron expression of 5 or 6 fields or an `@` name, read in the schedule's zone."""
-
-    expression: str
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Firings each `every`, at anchor + phase + n × every. Absolute time; anchor None is the Unix epoch."""
-
-    every: timedelta
-    phase: timedelta = timedelta(0)
-    anchor: datetime | None = None
-
-
-When = Once | Cron | Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Everything that decides the firing times of a schedule.
-
-    Bounds are half-open, `[start, end)`. `max_firings` None means no limit.
-    """
-
-    when: When
-    time_zone: str = "UTC"
-    start: datetime | None = None
-    end: datetime | None = None
-    max_firings: int | None = None
-    jitter: timedelta = timedelta(0)
-    dst_policy: DstPolicy = DstPolicy.FIRE_AFTER_GAP
-    catchup_policy: CatchupPolicy = CatchupPolicy.FIRE_ONCE_LATEST
-    catchup_window: timedelta | None = None
-
-    @property
-    def is_recurring(self) -> bool:
-        """Whether it may fire more than once."""
-        return not isinstance(self.when, Once)
+    principal: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +48,18 @@ class Schedule:
     missed_count: int
     create_time: datetime
     update_time: datetime
+    pause: Pause | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    buffered: int = 0
+    zone_version: str = ""
+    moved_time: datetime | None = None
+    moved_from: datetime | None = None
+
+    @property
+    def remaining(self) -> int | None:
+        """How many firings it may still have; None without a limit."""
+        limit = self.timing.max_firings
+        return None if limit is None else max(limit - self.fired_count, 0)
 
     @property
     def name(self) -> str:
@@ -113,15 +71,17 @@ class Schedule:
 class NewSchedule:
     """A schedule that is to be stored, with its first plan already computed.
 
-    `first_ready` is the first firing plus jitter.
+    `accept_time` is when the call was accepted: firings after it count. `first_ready` is the first firing plus
+    jitter. Both are None when the clock does not decide: once per deployment.
     """
 
     uid: UUID
     schedule_id: str
     display_name: str
     timing: Timing
-    first_fire: datetime
-    first_ready: datetime
+    first_fire: datetime | None
+    first_ready: datetime | None
+    accept_time: datetime
     request: bytes | None = None
     request_type: str | None = None
     plan_uid: UUID = field(kw_only=True)

@@ -5,17 +5,28 @@ Field rules that need none of these stand in the protos. Every check collects al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from scheduling.domain import recurrence
+from scheduling.domain.calendar import SharedCalendar
 from scheduling.domain.errors import InvalidRequest, Violation
 from scheduling.domain.ids import SCHEDULE_PREFIX, uuid7
 from scheduling.domain.job import JobSpec
 from scheduling.domain.limits import Limits
-from scheduling.domain.schedule import CatchupPolicy, DstPolicy, NewSchedule, Once, Timing, When
+from scheduling.domain.schedule import NewSchedule
 from scheduling.domain.target import RetryPolicy, Target
-from scheduling.operations.drafts import AfterDelay, AtTime, JobDraft, Payload, RetryDraft, ScheduleDraft
+from scheduling.domain.timing import CatchupPolicy, DstPolicy, Exclusion, Once, Timing, When
+from scheduling.operations.drafts import (
+    AfterDelay,
+    AtTime,
+    CalendarReference,
+    ExclusionDraft,
+    JobDraft,
+    Payload,
+    RetryDraft,
+    ScheduleDraft,
+)
 from scheduling.operations.ports import Ports, Targets
 
 _SHORTEST_TIMEOUT = timedelta(milliseconds=1)
@@ -127,13 +138,47 @@ def check_job(ports: Ports, principal: str, draft: JobDraft, field: str) -> tupl
     ), []
 
 
-def check_schedule(
-    ports: Ports, target: Target, draft: ScheduleDraft, schedule_id: str, now: datetime, field: str
-) -> tuple[NewSchedule | None, list[Violation]]:
-    """The schedule with its first plan, or what is wrong with it. `now` is when the call was accepted."""
-    when, violations = _when(ports, draft, now, field)
-    if draft.request is not None:
-        violations += check_payload(ports.targets, ports.limits, target, draft.request, f"{field}.request")
+async def calendars_named(ports: Ports, drafts: Iterable[ScheduleDraft | None]) -> Mapping[str, SharedCalendar]:
+    """The shared calendars that the drafts name and that exist. The store is asked only when any are named."""
+    ids = {
+        each.calendar_id
+        for draft in drafts
+        if draft is not None
+        for each in draft.exclusions
+        if isinstance(each, CalendarReference)
+    }
+    return await ports.store.get_calendars(sorted(ids)) if ids else {}
+
+
+def exclusions_of(
+    drafts: Sequence[ExclusionDraft], calendars: Mapping[str, SharedCalendar], field: str
+) -> tuple[tuple[Exclusion, ...], list[Violation]]:
+    """The exclusions with their calendars filled in, or which calendars do not exist."""
+    found: list[Exclusion] = []
+    violations = []
+    for index, each in enumerate(drafts):
+        if not isinstance(each, CalendarReference):
+            found.append(each)
+        elif each.calendar_id in calendars:
+            found.append(calendars[each.calendar_id].as_exclusion())
+        else:
+            violations.append(
+                Violation(
+                    f"{field}.exclusions[{index}].calendar",
+                    f"there is no calendar {each.calendar_id!r}; create it first",
+                    "UNKNOWN_CALENDAR",
+                )
+            )
+    return tuple(found), violations
+
+
+def timing_of(
+    ports: Ports, draft: ScheduleDraft, calendars: Mapping[str, SharedCalendar], now: datetime, field: str
+) -> tuple[Timing | None, list[Violation]]:
+    """The timing that a draft asks for, or what is wrong with it. `now` is when the call was accepted."""
+    when, violations = when_of(ports, draft, now, field)
+    exclusions, unknown = exclusions_of(draft.exclusions, calendars, field)
+    violations += unknown
     if when is None:
         return None, violations
     timing = Timing(
@@ -146,39 +191,73 @@ def check_schedule(
         dst_policy=draft.dst_policy or DstPolicy.FIRE_AFTER_GAP,
         catchup_policy=draft.catchup_policy or CatchupPolicy.FIRE_ONCE_LATEST,
         catchup_window=draft.catchup_window,
+        exclusions=exclusions,
     )
-    if isinstance(when, Once):
-        violations += [
-            Violation(f"{field}.{name}", "is for recurring schedules; leave it out of a one-off")
-            for name, value in (
-                ("start_time", draft.start),
-                ("end_time", draft.end),
-                ("max_firings", draft.max_firings),
-            )
+    violations += check_timing(timing, now, field)
+    return (None if violations else timing), violations
+
+
+def check_timing(timing: Timing, now: datetime, field: str) -> list[Violation]:
+    """What is wrong with a complete timing."""
+    given = (
+        ("start_time", timing.start),
+        ("end_time", timing.end),
+        ("exclusions", timing.exclusions),
+        ("max_firings", timing.max_firings if isinstance(timing.when, Once) else None),
+    )
+    violations = []
+    if not timing.is_recurring:
+        violations = [
+            Violation(f"{field}.{name}", "is for recurring schedules; leave it out of this one")
+            for name, value in given
             if value
         ]
-    violations += recurrence.check_timing(timing, now, field=field)
-    if violations:
+    return violations + recurrence.check_timing(timing, now, field=field)
+
+
+def check_schedule(
+    ports: Ports,
+    target: Target,
+    draft: ScheduleDraft,
+    calendars: Mapping[str, SharedCalendar],
+    schedule_id: str,
+    now: datetime,
+    field: str,
+) -> tuple[NewSchedule | None, list[Violation]]:
+    """The schedule with its first plan, or what is wrong with it. `now` is when the call was accepted."""
+    timing, violations = timing_of(ports, draft, calendars, now, field)
+    if draft.request is not None:
+        violations += check_payload(ports.targets, ports.limits, target, draft.request, f"{field}.request")
+    if timing is None or violations:
         return None, violations
-    first = when.time if isinstance(when, Once) else recurrence.next_fire(timing, now)
-    if first is None:
-        return None, [Violation(field, "has no firing ahead", "NEVER_FIRES")]
     uid = uuid7(now)
+    first = first_fire(timing, now)
     return NewSchedule(
         uid=uid,
         schedule_id=schedule_id or f"{SCHEDULE_PREFIX}{uid}",
         display_name=draft.display_name,
         timing=timing,
         first_fire=first,
-        first_ready=recurrence.jittered(timing, uid, first),
+        first_ready=None if first is None else recurrence.jittered(timing, uid, first),
+        accept_time=now,
         request=None if draft.request is None else draft.request.value,
         request_type=None if draft.request is None else draft.request.type_name,
         plan_uid=uuid7(now),
     ), []
 
 
-def _when(ports: Ports, draft: ScheduleDraft, now: datetime, field: str) -> tuple[When | None, list[Violation]]:
+def first_fire(timing: Timing, now: datetime) -> datetime | None:
+    """The first firing of a sound timing; a one-off of the last minute is due at once. None when a deployment
+    decides.
+    """
+    return timing.when.time if isinstance(timing.when, Once) else recurrence.next_fire(timing, now)
+
+
+def when_of(ports: Ports, draft: ScheduleDraft, now: datetime, field: str) -> tuple[When | None, list[Violation]]:
+    """The way to say when that a draft asks for, or what is wrong with it."""
     match draft.when:
+        case None:
+            return None, [Violation(f"{field}.when", "say when: at_time, after, cron, interval, …", "REQUIRED")]
         case AtTime(time):
             tolerance = ports.limits.past_tolerance
             if time < now - tolerance:
@@ -192,13 +271,8 @@ def _when(ports: Ports, draft: ScheduleDraft, now: datetime, field: str) -> tupl
                     )
                 ]
             if time > now + ports.limits.horizon:
-                return None, [
-                    Violation(
-                        f"{field}.at_time",
-                        f"{_text(time)} is more than {ports.limits.horizon.days} days ahead",
-                        "TOO_FAR",
-                    )
-                ]
+                days = ports.limits.horizon.days
+                return None, [Violation(f"{field}.at_time", f"{_text(time)} is more than {days} days ahead", "TOO_FAR")]
             return Once(time), []
         case AfterDelay(delay):
             return Once(now + delay, after=delay), []

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from scheduling.domain.calendar import PlainExclusion
 from scheduling.domain.job import OverlapPolicy
-from scheduling.domain.schedule import CatchupPolicy, Cron, DstPolicy, Interval
 from scheduling.domain.target import AfterLostWorker, Queue
+from scheduling.domain.timing import Calendar, CatchupPolicy, Cron, DstPolicy, Interval, OnDeployment, Union
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,27 @@ class AfterDelay:
     delay: timedelta
 
 
-WhenDraft = AtTime | AfterDelay | Cron | Interval
+WhenDraft = AtTime | AfterDelay | Cron | Interval | Calendar | Union | OnDeployment
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarReference:
+    """A shared calendar, by its id; found in the store when the schedule is checked."""
+
+    calendar_id: str
+
+
+ExclusionDraft = PlainExclusion | CalendarReference
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleDraft:
-    """A schedule as a caller describes it. `time_zone` empty means the default zone, `max_firings` 0 no limit."""
+    """A schedule as a caller describes it. `time_zone` empty means the default zone, `max_firings` 0 no limit.
 
-    when: WhenDraft
+    `when` is None only in updates that leave it as it is.
+    """
+
+    when: WhenDraft | None
     display_name: str = ""
     time_zone: str = ""
     start: datetime | None = None
@@ -81,6 +95,16 @@ class ScheduleDraft:
     catchup_policy: CatchupPolicy | None = None
     catchup_window: timedelta | None = None
     request: Payload | None = None
+    exclusions: tuple[ExclusionDraft, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarDraft:
+    """A shared calendar as a caller describes it. `time_zone` empty leaves its local times to the schedule's zone."""
+
+    display_name: str = ""
+    exclusions: tuple[PlainExclusion, ...] = ()
+    time_zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from scheduling.domain.calendar import SharedCalendar
 from scheduling.domain.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Violation, WrongState
 from scheduling.domain.etag import etag as etag_of
 from scheduling.domain.execution import Execution, Origin
 from scheduling.domain.filters import LABELS, STRING, TIMESTAMP, enum_of
 from scheduling.domain.ids import JOB_PREFIX, is_valid_id, uuid7
-from scheduling.domain.job import Creation, Job, JobState, NewJob
+from scheduling.domain.job import Creation, Job, JobState, NewJob, OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue, RetryPolicy
 from scheduling.operations import checks
@@ -50,7 +51,8 @@ async def create_job(
 
     A repeat gets the first answer's job. Raises InvalidRequest, AlreadyExists, QuotaExceeded, StoreUnavailable.
     """
-    new, violations = _new_job(ports, principal, draft, "")
+    calendars = await checks.calendars_named(ports, [draft.schedule])
+    new, violations = _new_job(ports, principal, draft, calendars, "")
     checks.raise_if(violations)
     assert new is not None
     creation = Creation(principal, (new,), repeat.request_id, repeat.digest)
@@ -64,8 +66,9 @@ async def batch_create_jobs(
     jobs: list[NewJob] = []
     violations: list[Violation] = []
     seen: dict[str, int] = {}
+    calendars = await checks.calendars_named(ports, [draft.schedule for draft in drafts])
     for position, draft in enumerate(drafts):
-        new, wrong = _new_job(ports, principal, draft, f"requests[{position}].")
+        new, wrong = _new_job(ports, principal, draft, calendars, f"requests[{position}].")
         violations += wrong
         if draft.job_id:
             first = seen.setdefault(draft.job_id, position)
@@ -80,7 +83,9 @@ async def batch_create_jobs(
     return await _create(ports, creation, validate_only=validate_only)
 
 
-def _new_job(ports: Ports, principal: str, draft: CreateDraft, path: str) -> tuple[NewJob | None, list[Violation]]:
+def _new_job(
+    ports: Ports, principal: str, draft: CreateDraft, calendars: Mapping[str, SharedCalendar], path: str
+) -> tuple[NewJob | None, list[Violation]]:
     now = ports.clock.now()
     spec, violations = checks.check_job(ports, principal, draft.job, f"{path}job")
     if draft.job_id and not is_valid_id(draft.job_id):
@@ -91,7 +96,9 @@ def _new_job(ports: Ports, principal: str, draft: CreateDraft, path: str) -> tup
     if draft.schedule is not None:
         target = ports.targets.get(draft.job.target)
         if target is not None:
-            schedule, wrong = checks.check_schedule(ports, target, draft.schedule, "", now, f"{path}schedule")
+            schedule, wrong = checks.check_schedule(
+                ports, target, draft.schedule, calendars, "", now, f"{path}schedule"
+            )
             violations += wrong
     if violations or spec is None:
         return None, violations
@@ -163,7 +170,14 @@ async def cancel_job(ports: Ports, job_id: str, etag: str = "") -> Job:
 
 
 async def run_job(
-    ports: Ports, principal: str, job_id: str, request: Payload | None, repeat: Repeat, *, validate_only: bool = False
+    ports: Ports,
+    principal: str,
+    job_id: str,
+    request: Payload | None,
+    overlap_policy: OverlapPolicy | None,
+    repeat: Repeat,
+    *,
+    validate_only: bool = False,
 ) -> Execution:
     """Makes an execution that is due now. Raises InvalidRequest, NotFound, WrongState, AlreadyExists."""
     job = await get_job(ports, job_id, with_payload=False)
@@ -183,6 +197,7 @@ async def run_job(
         request_type=None if request is None else request.type_name,
         request_id=repeat.request_id,
         digest=repeat.digest,
+        overlap_policy=overlap_policy,
     )
     if validate_only:
         return _planned(job, run, now)

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
+from scheduling.domain.backfill import Backfill
+from scheduling.domain.calendar import PlainExclusion, SharedCalendar
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import Violation
 from scheduling.domain.execution import Execution
@@ -18,6 +20,7 @@ from scheduling.domain.job import Creation, Job, OverlapPolicy
 from scheduling.domain.limits import Limits
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.domain.target import Queue, RetryPolicy, Target
+from scheduling.domain.timing import Timing
 
 T = TypeVar("T")
 
@@ -54,6 +57,42 @@ class JobChange:
     overlap_policy: OverlapPolicy | None = None
     clear_overlap_policy: bool = False
     labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleChange:
+    """New values for a schedule; None leaves a field as it is. `request` counts only with `change_request`."""
+
+    display_name: str | None = None
+    timing: Timing | None = None
+    change_request: bool = False
+    request: bytes | None = None
+    request_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarChange:
+    """New values for a calendar; None leaves a field as it is, an empty zone takes the calendar's own away."""
+
+    display_name: str | None = None
+    exclusions: tuple[PlainExclusion, ...] | None = None
+    time_zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewBackfill:
+    """A backfill that is to be stored."""
+
+    uid: UUID
+    schedule: Schedule
+    start: datetime
+    end: datetime
+    total: int
+    rate: int
+    overlap_policy: OverlapPolicy
+    principal: str
+    request_id: str = ""
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +156,7 @@ class NewRun:
     request_type: str | None
     request_id: str = ""
     digest: bytes = b""
+    overlap_policy: OverlapPolicy | None = None
 
 
 class Store(Protocol):
@@ -173,6 +213,42 @@ class Store(Protocol):
     async def list_schedules(
         self, job_id: str | None, page: PageRequest
     ) -> tuple[Sequence[Schedule], tuple[str | int | None, ...] | None]: ...
+
+    async def update_schedule(self, schedule: Schedule, change: ScheduleChange) -> Schedule | None:
+        """Changes the schedule and replaces its plans, if its revision is still that of `schedule`; else None."""
+        ...
+
+    async def pause_schedule(self, schedule: Schedule, principal: str, note: str) -> Schedule | None: ...
+
+    async def resume_schedule(self, schedule: Schedule) -> Schedule | None: ...
+
+    async def create_calendar(self, calendar: SharedCalendar) -> SharedCalendar:
+        """Stores a calendar. Raises AlreadyExists."""
+        ...
+
+    async def get_calendar(self, calendar_id: str) -> SharedCalendar | None: ...
+
+    async def get_calendars(self, ids: Sequence[str]) -> Mapping[str, SharedCalendar]: ...
+
+    async def list_calendars(
+        self, after: str, size: int
+    ) -> tuple[Sequence[SharedCalendar], tuple[str | int | None, ...] | None]: ...
+
+    async def update_calendar(self, calendar: SharedCalendar, change: CalendarChange) -> SharedCalendar | None: ...
+
+    async def delete_calendar(self, calendar: SharedCalendar, *, force: bool) -> bool:
+        """Deletes the calendar at that revision; False if it was changed. Raises WrongState while it is used."""
+        ...
+
+    async def add_backfill(self, backfill: NewBackfill) -> UUID:
+        """Stores a backfill; returns its uid, or that of the first call when it is a repeat. Raises AlreadyExists."""
+        ...
+
+    async def get_backfill(self, uid: UUID) -> Backfill | None: ...
+
+    async def cancel_backfill(self, uid: UUID) -> None:
+        """Ends a running backfill; one that has ended is left alone."""
+        ...
 
     async def delete_schedule(self, schedule: Schedule) -> bool:
         """Deletes the schedule at that revision with its plans; False if it was changed in between."""

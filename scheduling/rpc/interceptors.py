@@ -24,7 +24,6 @@ from contextlib import aclosing
 from typing import Any, Final, Protocol, cast
 
 import grpc
-import protovalidate
 from google.protobuf.message import DecodeError, Message
 
 from scheduling.domain.clock import Clock
@@ -38,6 +37,7 @@ from scheduling.rpc.errors import (
     ResponseTooLarge,
     abort,
 )
+from scheduling.rpc.rules import broken_rules
 from scheduling.rpc.streams import OpenStreams
 from scheduling.rpc.wire import find_oneof_clashes
 from scheduling.telemetry import logs
@@ -258,7 +258,6 @@ class Validation(Interceptor):
 
     def __init__(self, *, max_send_bytes: int) -> None:
         super().__init__()
-        self._validator = protovalidate.Validator()
         self._max_send_bytes = max_send_bytes
 
     def wrap(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
@@ -278,13 +277,11 @@ class Validation(Interceptor):
         """Nothing: this one changes more than the behaviour."""
         return inner
 
-    def _checked(self, parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
-        collect = self._validator.collect_violations
-
+    @staticmethod
+    def _checked(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
         def parse_and_check(raw: bytes) -> Message:
             message = parse(raw)
-            found = [_violation(item) for item in collect(message)]
-            found += find_oneof_clashes(raw, message)
+            found = [*broken_rules(message), *find_oneof_clashes(raw, message)]
             if found:
                 raise InvalidRequest(found)
             return message
@@ -378,26 +375,6 @@ def _parsed(parse: Callable[[bytes], Message], inner: Behaviour) -> Behaviour:
         return await inner(parse(raw), context)
 
     return with_message
-
-
-def _violation(found: protovalidate.Violation) -> Violation:
-    proto = found.proto
-    reason = re.sub(r"[^A-Z0-9]+", "_", proto.rule_id.upper()).strip("_") or "INVALID_VALUE"
-    path = field_path(proto.field.elements) if proto.field is not None else ""
-    return Violation(path, f"{proto.message}{' (the key)' if proto.for_key else ''}", reason)
-
-
-def field_path(elements: Any) -> str:
-    """A path of protovalidate as text in proto names: `job.labels["x"]`, `requests[3].job`."""
-    text = ""
-    for element in elements:
-        text += f".{element.field_name}" if text else element.field_name
-        subscript = element.subscript
-        if subscript is None:
-            continue
-        value = subscript.value
-        text += f'["{value}"]' if isinstance(value, str) else f"[{str(value).lower()}]"
-    return text
 
 
 def _code_name(code: Any, *, otherwise: str = "OK") -> str:

@@ -1,5 +1,7 @@
 """Domain to proto: resources as they are answered. The other direction is `reading.py`.
 
+Schedules, calendars and backfills stand in `schedule_mapping.py`.
+
 Nothing is looked up and nothing can fail. Payloads leave as `google.protobuf.Any` without being parsed, and only when
 `with_payload` says so: the BASIC view has none.
 """
@@ -11,17 +13,14 @@ from whispr.scheduling.v1 import (
     execution_pb2,
     job_pb2,
     operations_service_pb2,
-    schedule_pb2,
     scheduling_service_pb2,
     target_pb2,
 )
 
-from scheduling.domain import schedule as domain_schedule
 from scheduling.domain.etag import etag
 from scheduling.domain.execution import Attempt, Execution, Origin
 from scheduling.domain.job import Job, JobState, OverlapPolicy
 from scheduling.domain.lifecycle import State
-from scheduling.domain.schedule import CatchupPolicy, DstPolicy, Schedule, ScheduleState
 from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy, Target
 from scheduling.operations.executions import WatchBatch
 from scheduling.operations.ports import BreakerStatus, Page, QueueStatus, WorkerStatus
@@ -31,10 +30,7 @@ from scheduling.rpc.values import EnumMap, packed
 QUEUES = EnumMap(Queue, target_pb2.Queue)
 AFTER_LOST_WORKER = EnumMap(AfterLostWorker, target_pb2.AfterLostWorker)
 OVERLAP_POLICIES = EnumMap(OverlapPolicy, job_pb2.OverlapPolicy)
-DST_POLICIES = EnumMap(DstPolicy, schedule_pb2.DstPolicy)
-CATCHUP_POLICIES = EnumMap(CatchupPolicy, schedule_pb2.CatchupPolicy)
 JOB_STATES = EnumMap(JobState, job_pb2.Job.State)
-SCHEDULE_STATES = EnumMap(ScheduleState, schedule_pb2.Schedule.State)
 EXECUTION_STATES = EnumMap(State, execution_pb2.Execution.State)
 ORIGINS = EnumMap(Origin, execution_pb2.Execution.Origin)
 
@@ -74,51 +70,6 @@ def retry_policy(value: RetryPolicy) -> target_pb2.RetryPolicy:
         max_age=value.max_age,
         after_lost_worker=AFTER_LOST_WORKER.number(value.after_lost_worker),
     )
-
-
-def schedule(value: Schedule) -> schedule_pb2.Schedule:
-    """The schedule, with the request of its own if it has one and was read with it."""
-    timing = value.timing
-    message = schedule_pb2.Schedule(
-        name=value.name,
-        uid=str(value.uid),
-        display_name=value.display_name,
-        time_zone=timing.time_zone,
-        start_time=timing.start,
-        end_time=timing.end,
-        max_firings=timing.max_firings or 0,
-        jitter=timing.jitter or None,
-        dst_policy=DST_POLICIES.number(timing.dst_policy),
-        catchup_policy=CATCHUP_POLICIES.number(timing.catchup_policy),
-        catchup_window=timing.catchup_window,
-        request=None if value.request is None else packed(value.request_type or "", value.request),
-        state=SCHEDULE_STATES.number(value.state),
-        next_fire_time=value.next_fire_time,
-        fired_count=value.fired_count,
-        missed_count=value.missed_count,
-        create_time=value.create_time,
-        update_time=value.update_time,
-        etag=etag(value.uid, value.revision),
-    )
-    _set_when(message, timing.when)
-    return message
-
-
-def _set_when(message: schedule_pb2.Schedule, when: domain_schedule.When) -> None:
-    match when:
-        case domain_schedule.Once(time=time, after=None):
-            message.at_time.FromDatetime(time)
-        case domain_schedule.Once(after=timedelta_) if timedelta_ is not None:
-            # A delay of zero is a value too: it must be present.
-            message.after.FromTimedelta(timedelta_)
-        case domain_schedule.Cron():
-            message.cron.expression = when.expression
-        case domain_schedule.Interval():
-            message.interval.every.FromTimedelta(when.every)
-            if when.phase:
-                message.interval.phase.FromTimedelta(when.phase)
-            if when.anchor is not None:
-                message.interval.anchor_time.FromDatetime(when.anchor)
 
 
 def execution(value: Execution, *, with_payload: bool = True) -> execution_pb2.Execution:
@@ -233,13 +184,6 @@ def job_page(page: Page[Job], *, with_payload: bool) -> scheduling_service_pb2.L
     """One page of jobs."""
     return scheduling_service_pb2.ListJobsResponse(
         jobs=[job(item, with_payload=with_payload) for item in page.items], next_page_token=page.next_page_token
-    )
-
-
-def schedule_page(page: Page[Schedule]) -> scheduling_service_pb2.ListSchedulesResponse:
-    """One page of schedules."""
-    return scheduling_service_pb2.ListSchedulesResponse(
-        schedules=[schedule(item) for item in page.items], next_page_token=page.next_page_token
     )
 
 

@@ -1,4 +1,4 @@
-"""Resource names (AIP-122): `jobs/{job}`, `jobs/{job}/schedules/{schedule}`, `jobs/{job}/executions/{execution}`.
+"""Resource names (AIP-122): `jobs/{job}` with what belongs to a job below it, and `calendars/{calendar}`.
 
 Every function raises InvalidRequest on `field` for a name of another shape or with a malformed id. Whether the resource
 exists is not asked.
@@ -34,6 +34,19 @@ def execution_ids(name: str, field: str = "name") -> tuple[str, str]:
     """The ids in `jobs/{job}/executions/{execution}`."""
     job, execution = _ids(name, ("jobs", "executions"), "jobs/{job}/executions/{execution}", field)
     return job, execution
+
+
+def backfill_ids(name: str, field: str = "name") -> tuple[str, str, str]:
+    """The ids in `jobs/{job}/schedules/{schedule}/backfills/{backfill}`."""
+    collections = ("jobs", "schedules", "backfills")
+    job, schedule, backfill = _ids(name, collections, "jobs/{job}/schedules/{schedule}/backfills/{backfill}", field)
+    return job, schedule, backfill
+
+
+def calendar_id(name: str, field: str = "name") -> str:
+    """The id in `calendars/{calendar}`."""
+    (calendar,) = _ids(name, ("calendars",), "calendars/{calendar}", field)
+    return calendar
 
 
 def _ids(name: str, collections: tuple[str, ...], pattern: str, field: str) -> list[str]:

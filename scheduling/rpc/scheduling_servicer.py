@@ -9,37 +9,53 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from whispr.scheduling.v1 import scheduling_service_pb2_grpc as stubs
+from whispr.scheduling.v1.calendar_pb2 import Calendar
 from whispr.scheduling.v1.execution_pb2 import Execution
 from whispr.scheduling.v1.job_pb2 import Job
 from whispr.scheduling.v1.schedule_pb2 import Schedule
 from whispr.scheduling.v1.scheduling_service_pb2 import (
     DESCRIPTOR,
+    Backfill,
+    BackfillScheduleRequest,
     BatchCreateJobsRequest,
     BatchCreateJobsResponse,
+    CancelBackfillRequest,
     CancelExecutionRequest,
     CancelJobRequest,
+    CreateCalendarRequest,
     CreateJobRequest,
+    DeleteCalendarRequest,
     DeleteJobRequest,
     DeleteScheduleRequest,
+    GetBackfillRequest,
+    GetCalendarRequest,
     GetExecutionRequest,
     GetJobRequest,
     GetScheduleRequest,
+    ListCalendarsRequest,
+    ListCalendarsResponse,
     ListExecutionsRequest,
     ListExecutionsResponse,
     ListJobsRequest,
     ListJobsResponse,
     ListSchedulesRequest,
     ListSchedulesResponse,
+    PauseScheduleRequest,
+    PreviewScheduleRequest,
+    PreviewScheduleResponse,
+    ResumeScheduleRequest,
     RunJobRequest,
     ScheduleJobRequest,
+    UpdateCalendarRequest,
     UpdateJobRequest,
+    UpdateScheduleRequest,
     WatchExecutionsRequest,
     WatchExecutionsResponse,
 )
 
-from scheduling.operations import executions, jobs, schedules
+from scheduling.operations import backfills, calendars, executions, jobs, previews, schedules
 from scheduling.operations.ports import Ports
-from scheduling.rpc import mapping, names, reading
+from scheduling.rpc import mapping, names, reading, schedule_mapping, schedule_reading
 from scheduling.rpc.call import current_call
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["SchedulingService"].full_name
@@ -88,29 +104,87 @@ class SchedulingServicer(stubs.SchedulingServiceServicer):
         return mapping.job(await jobs.cancel_job(self._ports, names.job_id(request.name), request.etag))
 
     async def RunJob(self, request: RunJobRequest, context: Context) -> Execution:
-        job_id, payload = reading.run(request)
+        job_id, payload, overlap = reading.run(request)
         repeat, dry = reading.repeat(request, request.request_id), request.validate_only
         principal = current_call().principal
-        return mapping.execution(await jobs.run_job(self._ports, principal, job_id, payload, repeat, validate_only=dry))
+        run = await jobs.run_job(self._ports, principal, job_id, payload, overlap, repeat, validate_only=dry)
+        return mapping.execution(run)
 
     async def GetSchedule(self, request: GetScheduleRequest, context: Context) -> Schedule:
         job_id, schedule_id = names.schedule_ids(request.name)
-        return mapping.schedule(await schedules.get_schedule(self._ports, job_id, schedule_id))
+        return schedule_mapping.schedule(await schedules.get_schedule(self._ports, job_id, schedule_id))
 
     async def ListSchedules(self, request: ListSchedulesRequest, context: Context) -> ListSchedulesResponse:
         parent = names.parent_job_id(request.parent)
-        return mapping.schedule_page(await schedules.list_schedules(self._ports, parent, reading.query(request)))
+        return schedule_mapping.schedule_page(
+            await schedules.list_schedules(self._ports, parent, reading.query(request))
+        )
 
     async def ScheduleJob(self, request: ScheduleJobRequest, context: Context) -> Schedule:
-        job_id, draft = reading.schedule_draft(request)
+        job_id, draft = schedule_reading.schedule_draft(request)
         repeat, dry = reading.repeat(request, request.request_id), request.validate_only
         principal, wanted = current_call().principal, request.schedule_id
         made = await schedules.schedule_job(self._ports, principal, job_id, draft, wanted, repeat, validate_only=dry)
-        return mapping.schedule(made)
+        return schedule_mapping.schedule(made)
 
     async def DeleteSchedule(self, request: DeleteScheduleRequest, context: Context) -> Empty:
         job_id, schedule_id = names.schedule_ids(request.name)
         await schedules.delete_schedule(self._ports, job_id, schedule_id, request.etag)
+        return Empty()
+
+    async def UpdateSchedule(self, request: UpdateScheduleRequest, context: Context) -> Schedule:
+        update = schedule_reading.update_schedule(request)
+        etag, dry = request.schedule.etag, request.validate_only
+        return schedule_mapping.schedule(await schedules.update_schedule(self._ports, *update, etag, validate_only=dry))
+
+    async def PauseSchedule(self, request: PauseScheduleRequest, context: Context) -> Schedule:
+        ids, principal = names.schedule_ids(request.name), current_call().principal
+        paused = await schedules.pause_schedule(self._ports, principal, *ids, request.note, request.etag)
+        return schedule_mapping.schedule(paused)
+
+    async def ResumeSchedule(self, request: ResumeScheduleRequest, context: Context) -> Schedule:
+        ids = names.schedule_ids(request.name)
+        return schedule_mapping.schedule(await schedules.resume_schedule(self._ports, *ids, request.etag))
+
+    async def BackfillSchedule(self, request: BackfillScheduleRequest, context: Context) -> Backfill:
+        query, repeat = schedule_reading.backfill(request), reading.repeat(request, request.request_id)
+        principal, dry = current_call().principal, request.validate_only
+        made = await backfills.backfill_schedule(self._ports, principal, *query, repeat, validate_only=dry)
+        return schedule_mapping.backfill(made)
+
+    async def GetBackfill(self, request: GetBackfillRequest, context: Context) -> Backfill:
+        ids = names.backfill_ids(request.name)
+        return schedule_mapping.backfill(await backfills.get_backfill(self._ports, *ids))
+
+    async def CancelBackfill(self, request: CancelBackfillRequest, context: Context) -> Backfill:
+        ids = names.backfill_ids(request.name)
+        return schedule_mapping.backfill(await backfills.cancel_backfill(self._ports, *ids))
+
+    async def PreviewSchedule(self, request: PreviewScheduleRequest, context: Context) -> PreviewScheduleResponse:
+        query = schedule_reading.preview(request)
+        return schedule_mapping.preview(await previews.preview_schedule(self._ports, *query))
+
+    async def GetCalendar(self, request: GetCalendarRequest, context: Context) -> Calendar:
+        calendar_id = names.calendar_id(request.name)
+        return schedule_mapping.calendar(await calendars.get_calendar(self._ports, calendar_id))
+
+    async def ListCalendars(self, request: ListCalendarsRequest, context: Context) -> ListCalendarsResponse:
+        page = await calendars.list_calendars(self._ports, request.page_size, request.page_token)
+        return schedule_mapping.calendar_page(page)
+
+    async def CreateCalendar(self, request: CreateCalendarRequest, context: Context) -> Calendar:
+        draft, wanted, dry = schedule_reading.calendar_draft(request), request.calendar_id, request.validate_only
+        made = await calendars.create_calendar(self._ports, wanted, draft, validate_only=dry)
+        return schedule_mapping.calendar(made)
+
+    async def UpdateCalendar(self, request: UpdateCalendarRequest, context: Context) -> Calendar:
+        update = schedule_reading.update_calendar(request)
+        etag, dry = request.calendar.etag, request.validate_only
+        return schedule_mapping.calendar(await calendars.update_calendar(self._ports, *update, etag, validate_only=dry))
+
+    async def DeleteCalendar(self, request: DeleteCalendarRequest, context: Context) -> Empty:
+        calendar_id = names.calendar_id(request.name)
+        await calendars.delete_calendar(self._ports, calendar_id, request.etag, force=request.force)
         return Empty()
 
     async def GetExecution(self, request: GetExecutionRequest, context: Context) -> Execution:

@@ -1,4 +1,4 @@
-"""Reads what messages are made of: instants, durations, enums and packed messages.
+"""Reads what messages are made of: instants, durations, dates, times of day, enums and packed messages.
 
 The wire allows more than these types mean (any int64 of seconds, any int32 as an enum), so reading may find something
 wrong. It is noted in `Findings` with the path of the field as the caller wrote it, and None is returned in its place.
@@ -7,20 +7,24 @@ wrong. It is noted in `Findings` with the path of the field as the caller wrote 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from calendar import monthrange
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, time, timedelta
+from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.date_pb2 import Date
+from google.type.timeofday_pb2 import TimeOfDay
 
 from scheduling.domain.errors import InvalidRequest, Violation
 from scheduling.operations.drafts import Payload
 
-E = TypeVar("E", bound=StrEnum)
+E = TypeVar("E", bound=Enum)
+T = TypeVar("T")
 
 #: The part of a type URL before the type's name. Written in answers; read with any prefix (any.proto).
 TYPE_URL_PREFIX = "type.googleapis.com/"
@@ -49,6 +53,14 @@ class Findings:
         """Notes violations that were found elsewhere."""
         self._violations.extend(violations)
 
+    def noted(self, read: Callable[[], T]) -> T | None:
+        """What `read` returns; None, with its violations noted, when it raises InvalidRequest."""
+        try:
+            return read()
+        except InvalidRequest as error:
+            self.add_all(error.violations)
+            return None
+
     def raise_any(self) -> None:
         """Raises InvalidRequest with all of them, if there are any."""
         if self._violations:
@@ -73,8 +85,17 @@ class EnumMap(Generic[E]):
             return None
         member = self._by_number.get(number)
         if member is None:
-            findings.add(field, f"must be one of {', '.join(self._members)}", "UNDEFINED_ENUM_VALUE")
+            findings.add(field, self._expected(), "UNDEFINED_ENUM_VALUE")
         return member
+
+    def read_required(self, number: int, field: str, findings: Findings) -> E | None:
+        """The member, None with a violation for UNSPECIFIED and for a number that the proto does not define."""
+        if number == 0:
+            findings.add(field, self._expected(), "REQUIRED")
+        return self.read(number, field, findings)
+
+    def _expected(self) -> str:
+        return f"must be one of {', '.join(member.name for member in self._members)}"
 
 
 def read_timestamp(value: Timestamp, field: str, findings: Findings) -> datetime | None:
@@ -102,6 +123,28 @@ def read_duration(value: Duration, field: str, findings: Findings) -> timedelta 
     return timedelta(seconds=seconds, microseconds=micros)
 
 
+def read_date(value: Date, field: str, findings: Findings) -> date | None:
+    """The date. All three parts are needed, though google.type.Date may leave them open, and the day must exist."""
+    parts = (("year", value.year, 9999), ("month", value.month, 12), ("day", value.day, 31))
+    wrong = [(name, f"{part} is not in 1–{most}") for name, part, most in parts if not 1 <= part <= most]
+    if not wrong and value.day > (days := monthrange(value.year, value.month)[1]):
+        wrong = [("day", f"{value.day} is not in 1–{days}, the days of {value.year:04}-{value.month:02}")]
+    for name, description in wrong:
+        findings.add(f"{field}.{name}", description, "INVALID_DATE")
+    return None if wrong else date(value.year, value.month, value.day)
+
+
+def read_time_of_day(value: TimeOfDay, field: str, findings: Findings) -> time | None:
+    """The local time, in whole seconds. Neither 24:00 nor leap seconds, though google.type.TimeOfDay has them."""
+    parts = (("hours", value.hours, 23), ("minutes", value.minutes, 59), ("seconds", value.seconds, 59))
+    wrong = [(name, f"{part} is not in 0–{most}") for name, part, most in parts if not 0 <= part <= most]
+    if value.nanos:
+        wrong.append(("nanos", f"{value.nanos} is not 0; times of day are in whole seconds"))
+    for name, description in wrong:
+        findings.add(f"{field}.{name}", description, "INVALID_TIME_OF_DAY")
+    return None if wrong else time(value.hours, value.minutes, value.seconds)
+
+
 def read_payload(value: PackedMessage, field: str, findings: Findings) -> Payload | None:
     """The packed message, not unpacked. Its type URL is `prefix/full.type.Name`, with any prefix."""
     match = _TYPE_URL.fullmatch(value.type_url) if len(value.type_url) <= _MAX_TYPE_URL else None
@@ -111,6 +154,16 @@ def read_payload(value: PackedMessage, field: str, findings: Findings) -> Payloa
         )
         return None
     return Payload(match["name"], value.value)
+
+
+def date_message(value: date) -> Date:
+    """The date as google.type.Date."""
+    return Date(year=value.year, month=value.month, day=value.day)
+
+
+def time_of_day_message(value: time) -> TimeOfDay:
+    """The local time as google.type.TimeOfDay, in whole seconds."""
+    return TimeOfDay(hours=value.hour, minutes=value.minute, seconds=value.second)
 
 
 def packed(type_name: str, value: bytes) -> PackedMessage:

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from psycopg.rows import dict_row
 
 from scheduling.domain.advance import Advance, advance
-from scheduling.domain.execution import Origin, Reason
-from scheduling.domain.ids import uuid7
-from scheduling.domain.job import OverlapPolicy
-from scheduling.domain.lifecycle import State
+from scheduling.domain.execution import Reason
 from scheduling.domain.recurrence import jittered, zone_version
+from scheduling.domain.timing import Timing
 from scheduling.storage import rows
-from scheduling.storage.creation import overlap_column
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
+from scheduling.storage.planning import Owner, calendars_of, owner_of, plan_record
 
 _DUE = f"""
 SELECT s.*, {NOW} AS moment FROM schedules s
@@ -27,8 +24,9 @@ WHERE s.evaluated_until < 'infinity' AND NOT s.paused AND s.evaluated_until <= {
   AND {TERM_HOLDS}
 ORDER BY s.evaluated_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
-_JOBS = """
-SELECT uid, target, queue, owner, max_age, retention_days, overlap_policy FROM jobs WHERE uid = ANY(%(uids)s::uuid[])
+JOBS_OF = """
+SELECT uid, job_id, target, queue, owner, max_age, retention_days, overlap_policy FROM jobs
+WHERE uid = ANY(%(uids)s::uuid[])
 """
 
 _MOVE = """
@@ -40,7 +38,7 @@ WHERE s.uid = i.uid AND s.evaluated_until = i.before AND s.revision = i.revision
 RETURNING s.uid
 """
 
-_PLAN = {
+PLAN_COLUMNS = {
     "uid": "uuid",
     "job_uid": "uuid",
     "schedule_uid": "uuid",
@@ -57,12 +55,14 @@ _PLAN = {
     "request": "bytea",
     "request_type": "text",
     "retention_days": "int2",
+    "recurring": "bool",
     "overlap": "text",
 }
-_INSERT = f"""
-INSERT INTO executions ({", ".join(_PLAN)}, recurring, create_time)
-SELECT {", ".join(f"i.{name}" for name in _PLAN)}, true, {NOW}
-FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in _PLAN.items())}) AS i ({", ".join(_PLAN)})
+INSERT_PLANS = f"""
+INSERT INTO executions ({", ".join(PLAN_COLUMNS)}, create_time)
+SELECT {", ".join(f"i.{name}" for name in PLAN_COLUMNS)}, {NOW}
+FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in PLAN_COLUMNS.items())})
+     AS i ({", ".join(PLAN_COLUMNS)})
 """
 _GAPS = """
 INSERT INTO schedule_gaps (schedule_uid, from_time, to_time, firings, reason)
@@ -100,10 +100,12 @@ class AdvancingStore:
             due = await cursor.fetchall()
             if not due:
                 return Advanced(0, 0, 0, more=False)
-            await cursor.execute(_JOBS, {"uids": [row["job_uid"] for row in due]})
+            await cursor.execute(JOBS_OF, {"uids": [row["job_uid"] for row in due]})
             jobs = {row["uid"]: row for row in await cursor.fetchall()}
+            named = await calendars_of(cursor, due)
+            timings = {row["uid"]: rows.timing(row, named) for row in due}
             steps = [
-                (row, advance(rows.timing(row), row["evaluated_until"], row["moment"], ahead))
+                (row, advance(timings[row["uid"]], row["evaluated_until"], row["moment"], ahead))
                 for row in due
                 if row["job_uid"] in jobs
             ]
@@ -120,9 +122,15 @@ class AdvancingStore:
             )
             moved = {row["uid"] for row in await cursor.fetchall()}
             done = [(row, step) for row, step in steps if row["uid"] in moved]
-            plans = [plan for row, step in done for plan in _plans(row, jobs[row["job_uid"]], step, row["moment"])]
+            plans = [
+                plan
+                for row, step in done
+                for plan in _plans(row, timings[row["uid"]], owner_of(jobs[row["job_uid"]]), step, row["moment"])
+            ]
             if plans:
-                await cursor.execute(_INSERT, {"now": now, **{n: [plan[n] for plan in plans] for n in _PLAN}})
+                await cursor.execute(
+                    INSERT_PLANS, {"now": now, **{n: [plan[n] for plan in plans] for n in PLAN_COLUMNS}}
+                )
             gaps = [(row["uid"], gap) for row, step in done for gap in step.gaps]
             if gaps:
                 await cursor.execute(
@@ -143,34 +151,16 @@ class AdvancingStore:
         )
 
 
-def _plans(schedule: Any, job: Any, step: Advance, moment: datetime) -> Sequence[dict[str, Any]]:
-    timing = rows.timing(schedule)
-    overlap = None if job["overlap_policy"] is None else OverlapPolicy(job["overlap_policy"])
-    plans = []
-    for nominal in step.plans:
-        uid: UUID = uuid7(moment)
-        due = jittered(timing, schedule["uid"], nominal)
+def _plans(schedule: Any, timing: Timing, owner: Owner, step: Advance, moment: datetime) -> Sequence[dict[str, Any]]:
+    return [
         # A firing that is made up for is due now: its age counts from here, and it was not late by the outage.
-        ready = max(due, moment) if nominal in step.caught_up else due
-        plans.append(
-            {
-                "uid": uid,
-                "job_uid": job["uid"],
-                "schedule_uid": schedule["uid"],
-                "schedule_id": schedule["schedule_id"],
-                "origin": Origin.SCHEDULED.value,
-                "target": job["target"],
-                "queue": job["queue"],
-                "owner": job["owner"],
-                "state": State.PENDING.value,
-                "nominal_time": nominal,
-                "due_time": ready,
-                "ready_time": ready,
-                "expire_time": ready + job["max_age"],
-                "request": schedule["request"],
-                "request_type": schedule["request_type"],
-                "retention_days": job["retention_days"],
-                "overlap": overlap_column(overlap, recurring=True),
-            }
+        plan_record(
+            owner,
+            schedule,
+            timing,
+            nominal,
+            moment,
+            ready=max(jittered(timing, schedule["uid"], nominal), moment) if nominal in step.caught_up else None,
         )
-    return plans
+        for nominal in step.plans
+    ]

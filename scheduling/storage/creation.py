@@ -20,10 +20,10 @@ from scheduling.domain.job import Creation, Job, NewJob, OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.recurrence import zone_version
 from scheduling.domain.schedule import NewSchedule
-from scheduling.storage import rows
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import JobStore
 from scheduling.storage.notify import CHANNEL, NEAR
+from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_spec
 
 #: SQLSTATE that the statement raises when an owner is over its daily quota.
 OVER_QUOTA = "WQ001"
@@ -68,6 +68,9 @@ _SCHEDULE = {
     "request_type": "text",
     "evaluated_until": "timestamptz",
     "zone_version": "text",
+    "exclusions": "jsonb",
+    "calendar_ids": "text",
+    "timing_time": "timestamptz",
 }
 _PLAN = {
     "uid": "uuid",
@@ -97,13 +100,18 @@ def _unnest(prefix: str, columns: dict[str, str]) -> str:
 
 
 def _insert(table: str, prefix: str, columns: dict[str, str], order: str, more: dict[str, str]) -> str:
-    names = ", ".join([*columns, *more])
+    values = {c: f"i.{c}" for c in columns} | more
     return (
-        f"INSERT INTO {table} ({names}) SELECT {', '.join([*(f'i.{c}' for c in columns), *more.values()])} "
+        f"INSERT INTO {table} ({', '.join(values)}) SELECT {', '.join(values.values())} "
         f"FROM {_unnest(prefix, columns)} ORDER BY i.{order}"
     )
 
 
+_SCHEDULE_MORE = {
+    "calendar_ids": "string_to_array(i.calendar_ids, ' ')",
+    "create_time": NOW,
+    "update_time": NOW,
+}
 _CREATE = f"""
 WITH
     requests AS (
@@ -122,7 +130,7 @@ WITH
         RETURNING owner, jobs
     ),
     made_jobs AS ({_insert("jobs", "j", _JOB, "job_id", {"create_time": NOW, "update_time": NOW})}),
-    made_schedules AS ({_insert("schedules", "s", _SCHEDULE, "uid", {"create_time": NOW, "update_time": NOW})}),
+    made_schedules AS ({_insert("schedules", "s", _SCHEDULE, "uid", _SCHEDULE_MORE)}),
     made_plans AS ({_insert("executions", "e", _PLAN, "uid", {"create_time": NOW})}),
     over AS (SELECT whispr_over_quota(owner) FROM quota WHERE jobs > %(limit)s),
     near AS (SELECT pg_notify('{CHANNEL}', '') WHERE %(first)s <= {NOW} + interval '{NEAR.total_seconds()} seconds')
@@ -143,6 +151,8 @@ def plan_columns(
     """The first plan of a schedule as a row of `executions`."""
     spec = job.spec if isinstance(job, NewJob) else job
     policy = spec.retry_policy
+    assert schedule.first_fire is not None
+    assert schedule.first_ready is not None
     recurring = schedule.timing.is_recurring
     return {
         "uid": schedule.plan_uid,
@@ -175,7 +185,7 @@ def overlap_column(policy: OverlapPolicy | None, *, recurring: bool) -> str | No
 
 def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
     """A new schedule as a row. A one-off has nothing left to evaluate once its plan is stored."""
-    kind, spec = rows.when_to_spec(schedule.timing.when)
+    kind, spec = when_to_spec(schedule.timing.when)
     timing = schedule.timing
     return {
         "uid": schedule.uid,
@@ -195,9 +205,19 @@ def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
         "request": schedule.request,
         "request_type": schedule.request_type,
         # psycopg has no infinite datetime; as text it goes through the cast of the array.
-        "evaluated_until": schedule.first_fire.isoformat() if timing.is_recurring else "infinity",
+        "evaluated_until": _until(schedule),
         "zone_version": zone_version(),
+        "exclusions": json.dumps(exclusions_to_json(timing.exclusions)) if timing.exclusions else "[]",
+        # An array of arrays would have to be rectangular: the statement splits the text.
+        "calendar_ids": " ".join(calendar_ids(timing.exclusions)),
+        "timing_time": schedule.accept_time,
     }
+
+
+def _until(schedule: NewSchedule) -> str:
+    if schedule.timing.is_recurring and schedule.first_fire is not None:
+        return schedule.first_fire.isoformat()
+    return "infinity"
 
 
 def _job_columns(new: NewJob) -> dict[str, Any]:
@@ -285,11 +305,12 @@ class Creator:
             if new.spec.owner != self._exempt_owner:
                 quota[new.spec.owner] = quota.get(new.spec.owner, 0) + 1
         scheduled = [(new, new.schedule) for new in jobs if new.schedule is not None]
+        planned = [(new, s) for new, s in scheduled if s.first_ready is not None]
         named = [creation for creation in creations if creation.request_id]
         parameters: dict[str, Any] = {
             "now": self._database.now(),
             "limit": self._limit,
-            "first": min((s.first_ready for _, s in scheduled), default=None),
+            "first": min((s.first_ready for _, s in planned if s.first_ready is not None), default=None),
             "q_owner": list(quota),
             "q_jobs": list(quota.values()),
             "r_principal": [c.principal for c in named],
@@ -301,7 +322,7 @@ class Creator:
             **_arrays(
                 "e",
                 _PLAN,
-                [plan_columns(new, s, new.spec.retention_days, new.spec.overlap_policy) for new, s in scheduled],
+                [plan_columns(new, s, new.spec.retention_days, new.spec.overlap_policy) for new, s in planned],
             ),
         }
         async with self._database.hot() as connection:

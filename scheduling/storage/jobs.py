@@ -212,7 +212,7 @@ class JobStore:
             )
             refuse_cancelled(job)
             assert job is not None
-            overlap = job["overlap_policy"]
+            overlap = job["overlap_policy"] if run.overlap_policy is None else run.overlap_policy.value
             moment = self._database.moment()
             await connection.execute(
                 executions.insert().values(

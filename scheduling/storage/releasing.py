@@ -113,6 +113,13 @@ UPDATE schedules s SET fired_count = s.fired_count + i.fired
 FROM unnest(%(uids)s::uuid[], %(fired)s::int8[]) AS i (uid, fired) WHERE s.uid = i.uid
 RETURNING s.uid, s.max_firings IS NOT NULL AND s.fired_count >= s.max_firings
 """
+_COUNT_SKIPPED = """
+UPDATE schedules s
+SET skipped = s.skipped || jsonb_build_object(%(reason)s::text, coalesce((s.skipped ->> %(reason)s)::int8, 0) + i.count)
+FROM (SELECT schedule_uid, count(*) FROM executions
+      WHERE uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' GROUP BY schedule_uid) AS i
+WHERE s.uid = i.schedule_uid
+"""
 # The last firing that the schedule may have was released: what was planned beyond it goes.
 _FINISH = "UPDATE schedules SET evaluated_until = 'infinity' WHERE uid = ANY(%(uids)s::uuid[])"
 _UNPLAN = """
@@ -288,6 +295,7 @@ class ReleasingStore:
             await cursor.execute(_CANCEL_WAITING, others)
             await cursor.execute(_CANCEL_RUNNING, others)
         for reason, uids in decisions.skip.items():
+            await cursor.execute(_COUNT_SKIPPED, {"uids": uids, "reason": reason.value})
             await cursor.execute(_SKIP, {"now": now, "uids": uids, "reason": reason.value})
         if decisions.hold:
             await cursor.execute(_HOLD, {"uids": decisions.hold, "held_by": HELD_BY_OVERLAP})

@@ -5,65 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from scheduling.domain.execution import Attempt, Execution, Origin
 from scheduling.domain.job import Job, JobState, OverlapPolicy
 from scheduling.domain.lifecycle import State
-from scheduling.domain.schedule import (
-    CatchupPolicy,
-    Cron,
-    DstPolicy,
-    Interval,
-    Once,
-    Schedule,
-    ScheduleState,
-    Timing,
-    When,
-)
+from scheduling.domain.schedule import Pause, Schedule, ScheduleState
 from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy
+from scheduling.domain.timing import CatchupPolicy, DstPolicy, NamedCalendar, Timing
+from scheduling.storage.timings import exclusions_from_json, micros, spec_to_when
 
 Row = Mapping[str, Any]
 
 
-def when_to_spec(when: When) -> tuple[str, dict[str, Any]]:
-    """A way to say when, as the columns `kind` and `spec`."""
-    match when:
-        case Once():
-            spec: dict[str, Any] = {"time": when.time.isoformat()}
-            if when.after is not None:
-                spec["after_us"] = _micros(when.after)
-            return "ONCE", spec
-        case Cron():
-            return "CRON", {"expression": when.expression}
-        case Interval():
-            spec = {"every_us": _micros(when.every), "phase_us": _micros(when.phase)}
-            if when.anchor is not None:
-                spec["anchor"] = when.anchor.isoformat()
-            return "INTERVAL", spec
-
-
-def spec_to_when(kind: str, spec: Mapping[str, Any]) -> When:
-    """The inverse of `when_to_spec`."""
-    match kind:
-        case "ONCE":
-            after = spec.get("after_us")
-            return Once(datetime.fromisoformat(spec["time"]), None if after is None else timedelta(microseconds=after))
-        case "CRON":
-            return Cron(spec["expression"])
-        case "INTERVAL":
-            anchor = spec.get("anchor")
-            return Interval(
-                timedelta(microseconds=spec["every_us"]),
-                timedelta(microseconds=spec["phase_us"]),
-                None if anchor is None else datetime.fromisoformat(anchor),
-            )
-        case _:
-            raise ValueError(f"unknown kind of schedule: {kind}")
-
-
-def timing(row: Row) -> Timing:
-    """The timing of a row of `schedules`."""
+def timing(row: Row, calendars: Mapping[str, NamedCalendar] = MappingProxyType({})) -> Timing:
+    """The timing of a row of `schedules`, with the shared calendars that it names."""
     return Timing(
         when=spec_to_when(row["kind"], row["spec"]),
         time_zone=row["time_zone"],
@@ -74,6 +31,7 @@ def timing(row: Row) -> Timing:
         dst_policy=DstPolicy(row["dst_policy"]),
         catchup_policy=CatchupPolicy(row["catchup_policy"]),
         catchup_window=row["catchup_window"],
+        exclusions=exclusions_from_json(row["exclusions"], calendars) if row["exclusions"] else (),
     )
 
 
@@ -115,7 +73,7 @@ def job(row: Row) -> Job:
     )
 
 
-def schedule(row: Row) -> Schedule:
+def schedule(row: Row, calendars: Mapping[str, NamedCalendar] = MappingProxyType({})) -> Schedule:
     """A schedule from a row that carries `job_id` and the derived columns `state` and `next_fire_time` too."""
     return Schedule(
         uid=row["uid"],
@@ -123,7 +81,7 @@ def schedule(row: Row) -> Schedule:
         job_uid=row["job_uid"],
         job_id=row["job_id"],
         display_name=row["display_name"],
-        timing=timing(row),
+        timing=timing(row, calendars),
         request=row["request"],
         request_type=row["request_type"],
         state=ScheduleState(row["state"]),
@@ -134,6 +92,12 @@ def schedule(row: Row) -> Schedule:
         missed_count=row["missed_count"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        pause=Pause(row["pause_time"], row["pause_principal"], row["pause_note"]) if row["paused"] else None,
+        skipped=row["skipped"],
+        buffered=row["buffered"],
+        zone_version=row["zone_version"],
+        moved_time=row["moved_time"],
+        moved_from=row["moved_from"],
     )
 
 
@@ -190,7 +154,7 @@ def attempts_to_json(attempts: Sequence[Attempt]) -> str | None:
             {
                 "n": a.number,
                 "at": a.start_time.isoformat(),
-                "us": _micros(a.duration),
+                "us": micros(a.duration),
                 "w": a.worker,
                 "c": a.code,
                 "m": a.message,
@@ -218,7 +182,3 @@ def attempts_from_json(value: Sequence[Mapping[str, Any]] | None) -> tuple[Attem
         )
         for a in value or ()
     )
-
-
-def _micros(span: timedelta) -> int:
-    return span // timedelta(microseconds=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id, refuse_cancelled
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
 from scheduling.storage.notify import CHANNEL
+from scheduling.storage.planning import named_calendars
 from scheduling.storage.tables import executions, jobs, schedule_gaps, schedules
 
 _firing = sa.and_(
@@ -48,20 +50,33 @@ _FILTER_COLUMNS = {
     "state": _state.element,
     "next_fire_time": _next_fire.element,
     "create_time": schedules.c.create_time,
+    "time_zone_version": schedules.c.zone_version,
+    "move_time": schedules.c.moved_time,
+    "calendar": sa.func.array_to_string(schedules.c.calendar_ids, " "),
 }
 _SORT_KEYS: list[SortKey] = [uid_key(schedules.c.uid)]
 
 
-def _select() -> sa.Select[Any]:
+def select_schedules() -> sa.Select[Any]:
     columns = [column for column in schedules.c if column.name != "evaluated_until"]
     # Python has no infinite datetime: nothing more to evaluate reads as None.
+    buffered = (
+        sa.select(sa.func.count())
+        .where(executions.c.schedule_uid == schedules.c.uid, executions.c.held_by == "OVERLAP")
+        .scalar_subquery()
+        .label("buffered")
+    )
     until = sa.func.nullif(schedules.c.evaluated_until, sa.text("'infinity'::timestamptz")).label("evaluated_until")
-    return sa.select(*columns, until, jobs.c.job_id, _state, _next_fire).join(jobs, jobs.c.uid == schedules.c.job_uid)
+    return sa.select(*columns, until, buffered, jobs.c.job_id, _state, _next_fire).join(
+        jobs, jobs.c.uid == schedules.c.job_uid
+    )
 
 
 def _typed(record: dict[str, Any], table: sa.Table) -> dict[str, Any]:
-    """A record of `creation` as SQLAlchemy wants it: infinity as SQL, JSON as JSON."""
+    """A record of `creation` as SQLAlchemy wants it: infinity as SQL, JSON as JSON, arrays as arrays."""
     values = {name: record[name] for name in record if name in table.c}
+    values |= {name: json.loads(values[name]) for name in ("spec", "exclusions")}
+    values["calendar_ids"] = values["calendar_ids"].split()
     until = values.get("evaluated_until")
     if until is not None:
         values["evaluated_until"] = sa.text("'infinity'") if until == "infinity" else datetime.fromisoformat(until)
@@ -100,7 +115,6 @@ class ScheduleStore:
                 )
             moment = self._database.moment()
             record = _typed(schedule_columns(job.uid, schedule), schedules)
-            record["spec"] = rows.when_to_spec(schedule.timing.when)[1]
             try:
                 await connection.execute(schedules.insert().values(**record, create_time=moment, update_time=moment))
             except IntegrityError as error:
@@ -110,10 +124,11 @@ class ScheduleStore:
                     name=f"{job.name}/schedules/{schedule.schedule_id}",
                 ) from error
             overlap = locked["overlap_policy"]
-            plan = plan_columns(
-                job, schedule, locked["retention_days"], None if overlap is None else OverlapPolicy(overlap)
-            )
-            await connection.execute(executions.insert().values(**plan, create_time=moment))
+            if schedule.first_fire is not None:
+                plan = plan_columns(
+                    job, schedule, locked["retention_days"], None if overlap is None else OverlapPolicy(overlap)
+                )
+                await connection.execute(executions.insert().values(**plan, create_time=moment))
             await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
             return schedule.uid
 
@@ -127,18 +142,21 @@ class ScheduleStore:
 
     async def _one(self, *where: sa.ColumnElement[bool]) -> Schedule | None:
         async with self._database.begin() as connection:
-            row = (await connection.execute(_select().where(*where))).mappings().first()
-        return None if row is None else rows.schedule(row)
+            row = (await connection.execute(select_schedules().where(*where))).mappings().first()
+            if row is None:
+                return None
+            return rows.schedule(row, await named_calendars(connection, row["calendar_ids"]))
 
     async def list_schedules(self, job_id: str | None, page: PageRequest) -> tuple[Sequence[Schedule], Position | None]:
         """One page of the schedules of one job or of all."""
-        select = _select()
+        select = select_schedules()
         if job_id is not None:
             select = select.where(jobs.c.job_id == job_id)
         select = page_bounds(select, page, _SORT_KEYS, _FILTER_COLUMNS)
         async with self._database.begin() as connection:
             found, position = await read_page(connection, select, page, _SORT_KEYS)
-        return [rows.schedule(row) for row in found], position
+            calendars = await named_calendars(connection, {name for row in found for name in row["calendar_ids"]})
+        return [rows.schedule(row, calendars) for row in found], position
 
     async def delete_schedule(self, schedule: Schedule) -> bool:
         """Deletes the schedule with its plans; what has come due stays."""

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 
 from scheduling.domain.errors import SchedulingError
 from scheduling.domain.job import Creation, Job
+from scheduling.storage.backfilling import BackfillStore
+from scheduling.storage.calendars import CalendarStore
 from scheduling.storage.creation import Creator
 from scheduling.storage.database import Database
 from scheduling.storage.executions import ExecutionStore
 from scheduling.storage.grouping import Grouper
 from scheduling.storage.jobs import JobStore
+from scheduling.storage.rescheduling import ReschedulingStore
 from scheduling.storage.schedules import ScheduleStore
 from scheduling.storage.status import StatusStore
 
 
-class PostgresStore(JobStore, ScheduleStore, ExecutionStore, StatusStore):
+class PostgresStore(
+    JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore
+):
     """Implements `operations.ports.Store` on PostgreSQL."""
 
     def __init__(self, database: Database, *, owner_daily_jobs: int = 0, exempt_owner: str = "") -> None:

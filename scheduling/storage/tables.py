@@ -75,6 +75,55 @@ schedules = sa.Table(
     sa.Column("zone_version", sa.Text),
     sa.Column("create_time", _Time),
     sa.Column("update_time", _Time),
+    sa.Column("exclusions", JSONB),
+    sa.Column("calendar_ids", ARRAY(sa.Text)),
+    sa.Column("pause_time", _Time),
+    sa.Column("pause_principal", sa.Text),
+    sa.Column("pause_note", sa.Text),
+    sa.Column("skipped", JSONB),
+    sa.Column("stale", sa.Boolean),
+    sa.Column("moved_time", _Time),
+    sa.Column("moved_from", _Time),
+    sa.Column("timing_time", _Time),
+)
+
+calendars = sa.Table(
+    "calendars",
+    metadata,
+    sa.Column("calendar_id", sa.Text, primary_key=True),
+    sa.Column("uid", UUID),
+    sa.Column("display_name", sa.Text),
+    sa.Column("exclusions", JSONB),
+    sa.Column("time_zone", sa.Text),
+    sa.Column("revision", sa.BigInteger),
+    sa.Column("create_time", _Time),
+    sa.Column("update_time", _Time),
+)
+
+backfills = sa.Table(
+    "backfills",
+    metadata,
+    sa.Column("uid", UUID, primary_key=True),
+    sa.Column("job_uid", UUID),
+    sa.Column("schedule_uid", UUID),
+    sa.Column("from_time", _Time),
+    sa.Column("to_time", _Time),
+    sa.Column("state", sa.Text),
+    sa.Column("total", sa.BigInteger),
+    sa.Column("made", sa.BigInteger),
+    sa.Column("progress_time", _Time),
+    sa.Column("next_time", _Time),
+    sa.Column("rate", sa.Integer),
+    sa.Column("overlap", sa.Text),
+    sa.Column("principal", sa.Text),
+    sa.Column("create_time", _Time),
+)
+
+deployments = sa.Table(
+    "deployments",
+    metadata,
+    sa.Column("deployment_id", sa.Text, primary_key=True),
+    sa.Column("start_time", _Time),
 )
 
 schedule_gaps = sa.Table(

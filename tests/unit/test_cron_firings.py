@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from scheduling.domain.recurrence import check_timing, fires_between, next_fire, previous_fire
-from scheduling.domain.schedule import Cron, Timing
+from scheduling.domain.timing import Cron, Timing
 
 FOREVER = datetime(9990, 1, 1, tzinfo=UTC)
 

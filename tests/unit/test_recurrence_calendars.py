@@ -31,7 +31,7 @@ from scheduling.domain.recurrence import (
     preview,
     previous_fire,
 )
-from scheduling.domain.schedule import Cron, Interval, Once
+from scheduling.domain.timing import Cron, Interval, Once
 
 DAILY, WEEKLY, MONTHLY, YEARLY = Frequency
 MON, TUE, WED, THU, FRI, SAT, SUN = Weekday

@@ -20,7 +20,7 @@ from scheduling.domain.recurrence import (
     previous_fire,
 )
 from scheduling.domain.recurrence.zones import known_zone
-from scheduling.domain.schedule import Cron, DstPolicy, Timing
+from scheduling.domain.timing import Cron, DstPolicy, Timing
 
 AFTER_GAP, SKIP_GAP, LITERAL = DstPolicy.FIRE_AFTER_GAP, DstPolicy.SKIP_GAP, DstPolicy.LITERAL
 MINUTE = timedelta(minutes=1)

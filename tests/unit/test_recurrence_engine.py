@@ -20,7 +20,7 @@ from scheduling.domain.recurrence import (
     recurrence_of,
 )
 from scheduling.domain.recurrence.engine import micros
-from scheduling.domain.schedule import Cron, DstPolicy, Interval, Once, Timing
+from scheduling.domain.timing import Cron, DstPolicy, Interval, Once, Timing
 
 NOW = datetime(2026, 11, 22, 10, 7, 3, 250_000, tzinfo=UTC)
 TICK = timedelta(microseconds=1)

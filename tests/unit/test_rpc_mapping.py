@@ -5,10 +5,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
-from whispr.scheduling.v1 import job_pb2, schedule_pb2, target_pb2
+from whispr.scheduling.v1 import job_pb2, target_pb2
 from whispr.scheduling.v1 import scheduling_service_pb2 as pb
 
 from scheduling.domain.errors import InvalidRequest
@@ -16,20 +15,17 @@ from scheduling.domain.etag import etag
 from scheduling.domain.execution import Attempt, Execution, Origin
 from scheduling.domain.job import Job, JobState, OverlapPolicy
 from scheduling.domain.lifecycle import State
-from scheduling.domain.schedule import CatchupPolicy, Cron, DstPolicy, Interval, Once, Schedule, ScheduleState, Timing
 from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy, Target
-from scheduling.operations.drafts import AfterDelay, AtTime
+from scheduling.operations.drafts import Payload
 from scheduling.operations.ports import BreakerStatus, QueueStatus, ServiceStatus, WorkerStatus
 from scheduling.operations.status import StatusReport
 from scheduling.rpc import mapping, reading
-from scheduling.rpc.wire import find_oneof_clashes
 
 UID = UUID("0190f0c0-0000-7000-8000-000000000001")
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 POLICY = RetryPolicy(max_attempts=4)
 ID = st.from_regex(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)
 SPANS = st.timedeltas(timedelta(0), timedelta(days=3000))
-INSTANTS = st.datetimes(timezones=st.just(UTC))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 TYPE_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", fullmatch=True).filter(
     lambda name: len(name) < 900
@@ -105,28 +101,6 @@ def an_execution(**changes: Any) -> Any:
     return Execution(**(values | changes))
 
 
-def a_schedule(timing: Any, **changes: Any) -> Any:
-    values: dict[str, Any] = {
-        "uid": UID,
-        "schedule_id": "s-1",
-        "job_uid": UID,
-        "job_id": "j-1",
-        "display_name": "Daily",
-        "timing": timing,
-        "request": None,
-        "request_type": None,
-        "state": ScheduleState.ACTIVE,
-        "revision": 3,
-        "evaluated_until": NOW,
-        "next_fire_time": NOW,
-        "fired_count": 5,
-        "missed_count": 1,
-        "create_time": NOW,
-        "update_time": NOW,
-    }
-    return Schedule(**(values | changes))
-
-
 def refused(read: Any, request: Any) -> Any:
     with pytest.raises(InvalidRequest) as caught:
         read(request)
@@ -165,36 +139,6 @@ def test_a_job_that_is_answered_can_be_asked_for_again(job: Any) -> None:
         "after_lost_worker",
     ):
         assert getattr(draft.retry, name) == getattr(job.retry_policy, name), name
-
-
-TIMINGS = st.builds(
-    Timing,
-    when=st.builds(Once, INSTANTS)
-    | st.builds(lambda delay: Once(NOW, delay), SPANS)
-    | st.builds(Cron, TEXT)
-    | st.builds(Interval, SPANS, SPANS, st.none() | INSTANTS),
-    time_zone=st.sampled_from(["UTC", "Europe/Paris"]),
-    start=st.none() | INSTANTS,
-    end=st.none() | INSTANTS,
-    max_firings=st.none() | st.integers(1, 2**31 - 1),
-    jitter=SPANS,
-    dst_policy=st.sampled_from(DstPolicy),
-    catchup_policy=st.sampled_from(CatchupPolicy),
-    catchup_window=st.none() | SPANS,
-)
-
-
-@given(TIMINGS)
-def test_a_schedule_that_is_answered_can_be_asked_for_again(timing: Any) -> None:
-    request = pb.ScheduleJobRequest(parent="jobs/j-1", schedule=mapping.schedule(a_schedule(timing)))
-    job_id, draft = reading.schedule_draft(request)
-    expected = timing.when
-    if isinstance(timing.when, Once):
-        expected = AtTime(timing.when.time) if timing.when.after is None else AfterDelay(timing.when.after)
-    assert (job_id, draft.when) == ("j-1", expected)
-    assert (draft.max_firings or None) == timing.max_firings
-    for name in ("time_zone", "start", "end", "jitter", "dst_policy", "catchup_policy", "catchup_window"):
-        assert getattr(draft, name) == getattr(timing, name), name
 
 
 def test_a_job_is_answered_with_its_name_etag_and_size() -> None:
@@ -294,14 +238,6 @@ def test_every_violation_of_a_create_is_told_with_the_path_the_caller_wrote() ->
     ]
 
 
-def test_a_schedule_without_a_kind_or_an_interval_without_a_length_is_refused() -> None:
-    request = pb.CreateJobRequest()
-    request.schedule.time_zone = "UTC"
-    assert refused(reading.create_draft, request) == [("schedule.when", "REQUIRED")]
-    request.schedule.interval.phase.seconds = 1
-    assert refused(reading.create_draft, request) == [("schedule.interval.every", "REQUIRED")]
-
-
 def test_members_of_a_batch_are_told_apart_by_their_index() -> None:
     request = pb.BatchCreateJobsRequest(requests=[pb.CreateJobRequest() for _ in range(4)])
     request.requests[1].request_id = "twice"
@@ -370,11 +306,22 @@ def test_an_update_tells_of_the_name_and_of_the_rest_at_once() -> None:
     ]
 
 
-def test_a_run_may_carry_a_request_of_its_own() -> None:
-    assert reading.run(pb.RunJobRequest(name="jobs/a")) == ("a", None)
-    request = pb.RunJobRequest(name="jobs/a")
+def test_a_run_may_carry_a_request_and_an_overlap_policy_of_its_own() -> None:
+    assert reading.run(pb.RunJobRequest(name="jobs/a")) == ("a", None, None)
+    request = pb.RunJobRequest(name="jobs/a", overlap_policy=job_pb2.ALLOW_ALL)
     request.request.type_url = "x/a.B"
-    assert reading.run(request)[1] is not None
+    assert reading.run(request) == ("a", Payload("a.B", b""), OverlapPolicy.ALLOW_ALL)
+
+
+def test_a_run_tells_of_its_name_its_request_and_its_overlap_policy_at_once() -> None:
+    request = pb.RunJobRequest(name="jobs/-")
+    request.request.type_url = "nonsense"
+    request.overlap_policy = 99  # type: ignore[assignment]  # a number that the enum does not have
+    assert refused(reading.run, request) == [
+        ("name", "INVALID_RESOURCE_NAME"),
+        ("request.type_url", "INVALID_TYPE_URL"),
+        ("overlap_policy", "UNDEFINED_ENUM_VALUE"),
+    ]
 
 
 def test_the_digest_of_a_repeat_is_that_of_the_whole_body() -> None:
@@ -390,40 +337,3 @@ def test_the_digest_of_a_repeat_is_that_of_the_whole_body() -> None:
 )
 def test_the_view_decides_about_payloads(view: Any, default: Any, full: Any) -> None:
     assert reading.wants_payload(view, default=default) is full
-
-
-def parsed(raw: Any, kind: type[Message]) -> Any:
-    return find_oneof_clashes(raw, kind.FromString(raw))
-
-
-def test_two_kinds_of_schedule_at_once_are_found_in_the_bytes() -> None:
-    both = (
-        schedule_pb2.Schedule(cron=schedule_pb2.CronSpec(expression="* * * * *")).SerializeToString()
-        + schedule_pb2.Schedule(after=timedelta(seconds=5)).SerializeToString()
-    )
-    assert [(v.field, v.description) for v in parsed(both, schedule_pb2.Schedule)] == [
-        ("when", "exactly one of after, cron may be given")
-    ]
-    member = bytes([0x1A, len(both)]) + both  # field 3 of CreateJobRequest
-    single = pb.CreateJobRequest(job_id="a").SerializeToString()
-    batch = b"".join(bytes([0x0A, len(part)]) + part for part in (single, single + member))
-    assert [v.field for v in parsed(batch, pb.BatchCreateJobsRequest)] == ["requests[1].schedule.when"]
-
-
-def test_one_kind_of_schedule_is_fine_however_it_is_encoded() -> None:
-    one = schedule_pb2.Schedule(after=timedelta(seconds=5)).SerializeToString()
-    assert parsed(one + one, schedule_pb2.Schedule) == []
-    # Defaults on the wire make the bytes longer than what is kept of them; so do two values of an optional field.
-    assert parsed(one + bytes([0x12, 0x00, 0x58, 0x00]), schedule_pb2.Schedule) == []
-    twice = target_pb2.RetryPolicy(max_attempts=2).SerializeToString() * 2
-    assert parsed(twice, target_pb2.RetryPolicy) == []
-
-
-@given(st.lists(st.binary(max_size=30)))
-def test_whatever_parses_can_be_searched_for_clashes(parts: Any) -> None:
-    raw = b"".join(parts)
-    try:
-        message = pb.CreateJobRequest.FromString(raw)
-    except Exception:  # noqa: BLE001 - the parser refuses it, so nobody will search it
-        return
-    find_oneof_clashes(raw, message)

@@ -43,7 +43,12 @@ cron exclusions 400 times in a row, counts as never firing, and is refused at cr
 pinned `tzdata` wheel lists; `zone_version` tells which release that is.
 """
 
-from scheduling.domain.recurrence.checks import MAX_FIRINGS_PER_MINUTE, check_recurrence, check_timing
+from scheduling.domain.recurrence.checks import (
+    MAX_FIRINGS_PER_MINUTE,
+    check_recurrence,
+    check_shared_calendar,
+    check_timing,
+)
 from scheduling.domain.recurrence.describe import describe
 from scheduling.domain.recurrence.engine import (
     Firing,
@@ -54,7 +59,8 @@ from scheduling.domain.recurrence.engine import (
     preview,
     previous_fire,
 )
-from scheduling.domain.recurrence.specs import (
+from scheduling.domain.recurrence.zones import is_zone, suggest_zone, zone_version
+from scheduling.domain.timing import (
     Calendar,
     ExcludedCron,
     ExcludedDates,
@@ -69,7 +75,6 @@ from scheduling.domain.recurrence.specs import (
     Weekday,
     recurrence_of,
 )
-from scheduling.domain.recurrence.zones import is_zone, suggest_zone, zone_version
 
 __all__ = [
     "MAX_FIRINGS_PER_MINUTE",
@@ -87,6 +92,7 @@ __all__ = [
     "Spec",
     "Weekday",
     "check_recurrence",
+    "check_shared_calendar",
     "check_timing",
     "describe",
     "fires_between",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, time
 
-from scheduling.domain.recurrence.specs import Calendar, Frequency
 from scheduling.domain.recurrence.walk import DaysOfMonth, ListedTimes, LocalTimes, Pattern, Within, month_length
 from scheduling.domain.recurrence.zones import DAY, EPOCH_ORDINAL, FIRST_YEAR, LAST_YEAR
+from scheduling.domain.timing import Calendar, Frequency
 
 _ALL_MONTHS = (2 << 12) - 2
 

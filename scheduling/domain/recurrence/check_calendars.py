@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, time
 
 from scheduling.domain.errors import InvalidRequest, Violation
-from scheduling.domain.recurrence.specs import (
+from scheduling.domain.recurrence.zones import FIRST_YEAR, LAST_YEAR, known_zone
+from scheduling.domain.timing import (
     Calendar,
     ExcludedCron,
     ExcludedDates,
@@ -16,7 +17,6 @@ from scheduling.domain.recurrence.specs import (
     Frequency,
     NamedCalendar,
 )
-from scheduling.domain.recurrence.zones import FIRST_YEAR, LAST_YEAR, known_zone
 
 #: Local times of one calendar repetition; every quarter of an hour.
 MAX_TIMES = 96

@@ -8,9 +8,20 @@ from scheduling.domain.errors import InvalidRequest, Violation
 from scheduling.domain.recurrence.check_calendars import check_calendar, check_exclusion
 from scheduling.domain.recurrence.cron import CronExpression, cron_problems, parse_cron
 from scheduling.domain.recurrence.engine import next_fire
-from scheduling.domain.recurrence.specs import Calendar, Recurrence, Spec
 from scheduling.domain.recurrence.zones import known_zone
-from scheduling.domain.schedule import Cron, Interval, Once, Timing
+from scheduling.domain.timing import (
+    Calendar,
+    Cron,
+    Interval,
+    NamedCalendar,
+    Once,
+    OnDeployment,
+    Recurrence,
+    Spec,
+    Timing,
+    Union,
+    recurrence_of,
+)
 
 #: A schedule may fire at most so often in a minute: what cron by seconds can express.
 MAX_FIRINGS_PER_MINUTE = 60
@@ -23,6 +34,7 @@ MAX_INTERVAL = timedelta(days=3660)
 MAX_AHEAD = timedelta(days=3653)
 MAX_JITTER = timedelta(hours=24)
 MAX_CATCHUP_WINDOW = timedelta(days=30)
+MAX_DEPLOYMENT_DELAY = timedelta(hours=24)
 
 #: A one-off may lie so far in the past, and is due at once (S17).
 MAX_PAST = timedelta(seconds=60)
@@ -40,14 +52,21 @@ def check_timing(timing: Timing, now: datetime, *, field: str = "schedule") -> l
     `field` is the path of the timing in the request. Each malformed part is named; only when all are sound is it looked
     for a firing after `now`, and the timing refused when there is none within its bounds.
     """
-    found = [*_check_frame(timing, field), *check_spec(timing.when, now, field)]
+    match timing.when:
+        case OnDeployment(delay):
+            found = _check_frame(timing, field)
+            if not timedelta(0) <= delay <= MAX_DEPLOYMENT_DELAY:
+                found.append(_outside(f"{field}.deployment.delay", delay, timedelta(0), MAX_DEPLOYMENT_DELAY))
+        case Union(specs):
+            paths = [f"{field}.union.specs[{index}]" for index in range(len(specs))]
+            found = _check_all(recurrence_of(timing), now, field, paths, f"{field}.union.specs")
+        case _:
+            found = _check_all(recurrence_of(timing), now, field, [field], field)
     if timing.max_firings is not None and timing.max_firings < 1:
         found.append(Violation(f"{field}.max_firings", f"{timing.max_firings} is not at least 1"))
     window = timing.catchup_window
     if window is not None and not timedelta(0) <= window <= MAX_CATCHUP_WINDOW:
         found.append(_outside(f"{field}.catchup_window", window, timedelta(0), MAX_CATCHUP_WINDOW))
-    if not found and not _fires(timing, timing.when, now):
-        found.append(Violation(_path(timing.when, field), _never(timing), "NEVER_FIRES"))
     return found
 
 
@@ -57,28 +76,39 @@ def check_recurrence(recurrence: Recurrence, now: datetime, *, field: str = "sch
     Paths are `specs[0].cron.expression`, `exclusions[2].dates` and so on below `field`. A specification that never
     fires is refused even when others do.
     """
+    paths = [f"{field}.specs[{index}]" for index in range(len(recurrence.specs))]
+    return _check_all(recurrence, now, field, paths, f"{field}.specs")
+
+
+def _check_all(recurrence: Recurrence, now: datetime, field: str, paths: list[str], whole: str) -> list[Violation]:
+    """`paths` are those of the specifications, `whole` is that of all of them together."""
     found = _check_frame(recurrence, field)
     specs, exclusions = recurrence.specs, recurrence.exclusions
     if not 1 <= len(specs) <= MAX_SPECS:
-        found.append(Violation(f"{field}.specs", f"{len(specs)} specifications, expected 1–{MAX_SPECS}"))
+        found.append(Violation(whole, f"{len(specs)} specifications, expected 1–{MAX_SPECS}"))
     if len(exclusions) > MAX_EXCLUSIONS:
         found.append(Violation(f"{field}.exclusions", f"{len(exclusions)} exclusions, at most {MAX_EXCLUSIONS}"))
-    for index, spec in enumerate(specs[:MAX_SPECS]):
-        found += check_spec(spec, now, f"{field}.specs[{index}]")
+    for spec, path in zip(specs[:MAX_SPECS], paths, strict=False):
+        found += check_spec(spec, now, path)
     for index, exclusion in enumerate(exclusions[:MAX_EXCLUSIONS]):
         found += check_exclusion(exclusion, f"{field}.exclusions[{index}]", check_cron)
     if found:
         return found
     if (often := _most_per_minute(specs)) > MAX_FIRINGS_PER_MINUTE:
         text = f"up to {often} firings a minute, at most {MAX_FIRINGS_PER_MINUTE} are accepted"
-        return [Violation(f"{field}.specs", text, "TOO_FREQUENT")]
-    for index, spec in enumerate(specs):
+        return [Violation(whole, text, "TOO_FREQUENT")]
+    for spec, path in zip(specs, paths, strict=True):
         alone = Recurrence((spec,), (), recurrence.time_zone, recurrence.start, recurrence.end)
         if not _fires(alone, spec, now):
-            found.append(Violation(_path(spec, f"{field}.specs[{index}]"), _never(recurrence), "NEVER_FIRES"))
+            found.append(Violation(_path(spec, path), _never(recurrence), "NEVER_FIRES"))
     if not found and not any(_fires(recurrence, spec, now) for spec in specs):
         found.append(Violation(f"{field}.exclusions", "they leave no firing", "NEVER_FIRES"))
     return found
+
+
+def check_shared_calendar(calendar: NamedCalendar, *, field: str = "calendar") -> list[Violation]:
+    """Every violation in a shared calendar; empty when it is sound."""
+    return check_exclusion(calendar, field, check_cron)
 
 
 def check_spec(spec: Spec, now: datetime, path: str) -> list[Violation]:

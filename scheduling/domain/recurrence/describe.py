@@ -8,20 +8,25 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 from scheduling.domain.recurrence.cron import parse_cron
-from scheduling.domain.recurrence.specs import (
+from scheduling.domain.recurrence.zones import known_zone
+from scheduling.domain.timing import (
     Calendar,
+    Cron,
     ExcludedCron,
     ExcludedDates,
     ExcludedPeriod,
     ExcludedWindow,
     Exclusion,
     Frequency,
+    Interval,
     NamedCalendar,
+    Once,
+    OnDeployment,
     Recurrence,
     Spec,
+    Timing,
+    recurrence_of,
 )
-from scheduling.domain.recurrence.zones import known_zone
-from scheduling.domain.schedule import Cron, Interval, Once, Timing
 
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -48,11 +53,13 @@ def describe(what: Timing | Recurrence) -> str:
 
     Raises InvalidRequest if an expression or the zone cannot be read.
     """
-    specs = what.specs if isinstance(what, Recurrence) else (what.when,)
+    if isinstance(what, Timing) and isinstance(what.when, OnDeployment):
+        return f"once per deployment, {span(what.when.delay)} after its start"
+    specs = what.specs if isinstance(what, Recurrence) else recurrence_of(what).specs
     words = [" and also ".join(", ".join(_spec(spec, what.time_zone)) for spec in specs)]
     if any(isinstance(spec, Cron | Calendar) for spec in specs):
         words.append("UTC" if what.time_zone == "UTC" else f"{what.time_zone} time")
-    if isinstance(what, Recurrence) and what.exclusions:
+    if what.exclusions:
         words.append(f"except {joined(_exclusion(exclusion) for exclusion in what.exclusions)}")
     if what.start is not None:
         words.append(f"from {_instant(what.start, what.time_zone)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
@@ -13,10 +13,20 @@ from scheduling.domain.recurrence.calendars import calendar_pattern
 from scheduling.domain.recurrence.cron import parse_cron
 from scheduling.domain.recurrence.exclusions import Excluding, covers_of
 from scheduling.domain.recurrence.rules import SECOND, ClockRule, FixedRule, IntervalRule, OnceRule, Rule, UnionRule
-from scheduling.domain.recurrence.specs import Calendar, Exclusion, Recurrence, Spec
 from scheduling.domain.recurrence.walk import Pattern
 from scheduling.domain.recurrence.zones import EPOCH, Zone, known_zone
-from scheduling.domain.schedule import Cron, DstPolicy, Interval, Once, Timing
+from scheduling.domain.timing import (
+    Calendar,
+    Cron,
+    DstPolicy,
+    Exclusion,
+    Interval,
+    Once,
+    Recurrence,
+    Spec,
+    Timing,
+    recurrence_of,
+)
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -86,7 +96,7 @@ def _rule_of(what: Timing | Recurrence) -> Rule:
         # One-offs are many and each its own: they would drive everything else out of the cache.
         if isinstance(what.when, Once):
             return OnceRule(micros(what.when.time))
-        return _rule((what.when,), (), what.time_zone, what.dst_policy)
+        what = recurrence_of(what)
     return _rule(what.specs, what.exclusions, what.time_zone, what.dst_policy)
 
 
@@ -132,9 +142,10 @@ def fires_between(what: Timing | Recurrence, after: datetime, until: datetime, l
 
 def preview(what: Timing | Recurrence, after: datetime, until: datetime, limit: int) -> list[Firing]:
     """The firings in (after, until] with what happened to them, excluded ones too, at most `limit` in all."""
-    exclusions = what.exclusions if isinstance(what, Recurrence) else ()
-    specs = what.specs if isinstance(what, Recurrence) else (what.when,)
-    plain = Recurrence(specs, (), what.time_zone, what.start, what.end, what.jitter, what.dst_policy)
+    if isinstance(what, Timing):
+        what = recurrence_of(what)
+    exclusions = what.exclusions
+    plain = replace(what, exclusions=())
     where = known_zone(what.time_zone)
     rule = _rule_of(plain)
     covers = [(exclusion, covers_of(exclusion, where)) for exclusion in exclusions]

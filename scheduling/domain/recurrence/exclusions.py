@@ -13,7 +13,9 @@ from typing import Protocol
 from scheduling.domain.recurrence.calendars import seconds_of
 from scheduling.domain.recurrence.cron import parse_cron
 from scheduling.domain.recurrence.rules import FIRST, LAST, SECOND, Rule
-from scheduling.domain.recurrence.specs import (
+from scheduling.domain.recurrence.walk import DaysOfMonth, GridTimes
+from scheduling.domain.recurrence.zones import DAY, EPOCH, EPOCH_ORDINAL, Zone, known_zone
+from scheduling.domain.timing import (
     ExcludedCron,
     ExcludedDates,
     ExcludedPeriod,
@@ -21,8 +23,6 @@ from scheduling.domain.recurrence.specs import (
     Exclusion,
     NamedCalendar,
 )
-from scheduling.domain.recurrence.walk import DaysOfMonth, GridTimes
-from scheduling.domain.recurrence.zones import DAY, EPOCH, EPOCH_ORDINAL, Zone, known_zone
 
 _FULL = (1 << 60) - 1
 _FULL_HOURS = (1 << 24) - 1

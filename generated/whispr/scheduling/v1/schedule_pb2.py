@@ -28,9 +28,12 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.type import date_pb2 as google_dot_type_dot_date__pb2
+from google.type import dayofweek_pb2 as google_dot_type_dot_dayofweek__pb2
+from google.type import timeofday_pb2 as google_dot_type_dot_timeofday__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whispr/scheduling/v1/schedule.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\".\n\x08\x43ronSpec\x12\"\n\nexpression\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xf4\x03\"\xc7\x01\n\x0cIntervalSpec\x12@\n\x05\x65very\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x02\xbaH\x0f\xaa\x01\x0c\"\x06\x08\x80\xe4\xe4\x96\x01\x32\x02\x08\x01\x12>\n\x05phase\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\xe2\x41\x01\x01\xbaH\r\xaa\x01\n\"\x06\x08\x80\xe4\xe4\x96\x01\x32\x00\x12\x35\n\x0b\x61nchor_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"\xf9\t\n\x08Schedule\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12-\n\x07\x61t_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12<\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xef\xbf\x96\x01\x32\x00H\x00\x12.\n\x04\x63ron\x18\x06 \x01(\x0b\x32\x1e.whispr.scheduling.v1.CronSpecH\x00\x12\x36\n\x08interval\x18\x07 \x01(\x0b\x32\".whispr.scheduling.v1.IntervalSpecH\x00\x12\x1e\n\ttime_zone\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\x0bmax_firings\x18\x0b \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12=\n\x06jitter\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\x12\x41\n\ndst_policy\x18\r \x01(\x0e\x32\x1f.whispr.scheduling.v1.DstPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12I\n\x0e\x63\x61tchup_policy\x18\x0e \x01(\x0e\x32#.whispr.scheduling.v1.CatchupPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x46\n\x0e\x63\x61tchup_window\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xe2\x41\x01\x01\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00\x12+\n\x07request\x18\x10 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x12\x39\n\x05state\x18\x11 \x01(\x0e\x32$.whispr.scheduling.v1.Schedule.StateB\x04\xe2\x41\x01\x03\x12\x38\n\x0enext_fire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x66ired_count\x18\x13 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmissed_count\x18\x14 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x17 \x01(\tB\x04\xe2\x41\x01\x01\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06PAUSED\x10\x03:U\xea\x41R\n\x1ascheduling.whispr/Schedule\x12\x1fjobs/{job}/schedules/{schedule}*\tschedules2\x08scheduleB\r\n\x04when\x12\x05\xbaH\x02\x08\x01J\x04\x08\x1e\x10\x32*V\n\tDstPolicy\x12\x1a\n\x16\x44ST_POLICY_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46IRE_AFTER_GAP\x10\x01\x12\x0c\n\x08SKIP_GAP\x10\x02\x12\x0b\n\x07LITERAL\x10\x03*d\n\rCatchupPolicy\x12\x1e\n\x1a\x43\x41TCHUP_POLICY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSKIP_MISSED\x10\x01\x12\x14\n\x10\x46IRE_ONCE_LATEST\x10\x02\x12\x0c\n\x08\x46IRE_ALL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#whispr/scheduling/v1/schedule.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16google/type/date.proto\x1a\x1bgoogle/type/dayofweek.proto\x1a\x1bgoogle/type/timeofday.proto\".\n\x08\x43ronSpec\x12\"\n\nexpression\x18\x01 \x01(\tB\x0e\xe2\x41\x01\x02\xbaH\x07r\x05\x10\x01\x18\xf4\x03\"\xc7\x01\n\x0cIntervalSpec\x12@\n\x05\x65very\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x02\xbaH\x0f\xaa\x01\x0c\"\x06\x08\x80\xe4\xe4\x96\x01\x32\x02\x08\x01\x12>\n\x05phase\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x14\xe2\x41\x01\x01\xbaH\r\xaa\x01\n\"\x06\x08\x80\xe4\xe4\x96\x01\x32\x00\x12\x35\n\x0b\x61nchor_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\"v\n\nNthWeekday\x12;\n\x0b\x64\x61y_of_week\x18\x01 \x01(\x0e\x32\x16.google.type.DayOfWeekB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12+\n\x03nth\x18\x02 \x01(\x05\x42\x1e\xe2\x41\x01\x02\xbaH\x17\x1a\x15\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x30\x01\x30\x02\x30\x03\x30\x04\x30\x05\"\xc8\x04\n\x0c\x43\x61lendarSpec\x12O\n\tfrequency\x18\x01 \x01(\x0e\x32,.whispr.scheduling.v1.CalendarSpec.FrequencyB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x33\n\x05times\x18\x02 \x03(\x0b\x32\x16.google.type.TimeOfDayB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x30\x12\x1a\n\x05\x65very\x18\x03 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12\x43\n\x0c\x64\x61ys_of_week\x18\x04 \x03(\x0e\x32\x16.google.type.DayOfWeekB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x07\"\x07\x82\x01\x04\x10\x01 \x00\x12 \n\nmonth_days\x18\x05 \x03(\x05\x42\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10>\x12\x44\n\x0cnth_weekdays\x18\x06 \x03(\x0b\x32 .whispr.scheduling.v1.NthWeekdayB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10*\x12\x1c\n\x06months\x18\x07 \x03(\x05\x42\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x0c\x12*\n\tfrom_date\x18\x08 \x01(\x0b\x32\x11.google.type.DateB\x04\xe2\x41\x01\x01\x12+\n\nuntil_date\x18\t \x01(\x0b\x32\x11.google.type.DateB\x04\xe2\x41\x01\x01\x12\x1a\n\x05\x63ount\x18\n \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\"V\n\tFrequency\x12\x19\n\x15\x46REQUENCY_UNSPECIFIED\x10\x00\x12\t\n\x05\x44\x41ILY\x10\x01\x12\n\n\x06WEEKLY\x10\x02\x12\x0b\n\x07MONTHLY\x10\x03\x12\n\n\x06YEARLY\x10\x04\"\xbf\x01\n\x0eRecurrenceSpec\x12.\n\x04\x63ron\x18\x01 \x01(\x0b\x32\x1e.whispr.scheduling.v1.CronSpecH\x00\x12\x36\n\x08interval\x18\x02 \x01(\x0b\x32\".whispr.scheduling.v1.IntervalSpecH\x00\x12\x36\n\x08\x63\x61lendar\x18\x03 \x01(\x0b\x32\".whispr.scheduling.v1.CalendarSpecH\x00\x42\r\n\x04spec\x12\x05\xbaH\x02\x08\x01\"P\n\tUnionSpec\x12\x43\n\x05specs\x18\x01 \x03(\x0b\x32$.whispr.scheduling.v1.RecurrenceSpecB\x0e\xe2\x41\x01\x02\xbaH\x07\x92\x01\x04\x08\x01\x10\x14\"N\n\x0e\x44\x65ploymentSpec\x12<\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\"C\n\x0e\x44\x61tesExclusion\x12\x31\n\x05\x64\x61tes\x18\x01 \x03(\x0b\x32\x11.google.type.DateB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"\x87\x01\n\x0fPeriodExclusion\x12:\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x38\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\"\xba\x01\n\x0fWindowExclusion\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32\x16.google.type.TimeOfDayB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12/\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x16.google.type.TimeOfDayB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x43\n\x0c\x64\x61ys_of_week\x18\x03 \x03(\x0e\x32\x16.google.type.DayOfWeekB\x15\xe2\x41\x01\x01\xbaH\x0e\x92\x01\x0b\x10\x07\"\x07\x82\x01\x04\x10\x01 \x00\"\xa8\x02\n\tExclusion\x12\x35\n\x05\x64\x61tes\x18\x01 \x01(\x0b\x32$.whispr.scheduling.v1.DatesExclusionH\x00\x12\x37\n\x06period\x18\x02 \x01(\x0b\x32%.whispr.scheduling.v1.PeriodExclusionH\x00\x12\x37\n\x06window\x18\x03 \x01(\x0b\x32%.whispr.scheduling.v1.WindowExclusionH\x00\x12.\n\x04\x63ron\x18\x04 \x01(\x0b\x32\x1e.whispr.scheduling.v1.CronSpecH\x00\x12\x33\n\x08\x63\x61lendar\x18\x05 \x01(\tB\x1f\xfa\x41\x1c\n\x1ascheduling.whispr/CalendarH\x00\x42\r\n\x04what\x12\x05\xbaH\x02\x08\x01\"d\n\x05Pause\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x17\n\tprincipal\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04note\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\"\xad\x0e\n\x08Schedule\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x11\n\x03uid\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\"\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xc8\x01\x12-\n\x07\x61t_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12<\n\x05\x61\x66ter\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xef\xbf\x96\x01\x32\x00H\x00\x12.\n\x04\x63ron\x18\x06 \x01(\x0b\x32\x1e.whispr.scheduling.v1.CronSpecH\x00\x12\x36\n\x08interval\x18\x07 \x01(\x0b\x32\".whispr.scheduling.v1.IntervalSpecH\x00\x12\x36\n\x08\x63\x61lendar\x18\x18 \x01(\x0b\x32\".whispr.scheduling.v1.CalendarSpecH\x00\x12\x30\n\x05union\x18\x19 \x01(\x0b\x32\x1f.whispr.scheduling.v1.UnionSpecH\x00\x12:\n\ndeployment\x18\x1a \x01(\x0b\x32$.whispr.scheduling.v1.DeploymentSpecH\x00\x12\x1e\n\ttime_zone\x18\x08 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18@\x12\x34\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12 \n\x0bmax_firings\x18\x0b \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12=\n\x06jitter\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xe2\x41\x01\x01\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xa3\x05\x32\x00\x12\x41\n\ndst_policy\x18\r \x01(\x0e\x32\x1f.whispr.scheduling.v1.DstPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12I\n\x0e\x63\x61tchup_policy\x18\x0e \x01(\x0e\x32#.whispr.scheduling.v1.CatchupPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x46\n\x0e\x63\x61tchup_window\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xe2\x41\x01\x01\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00\x12+\n\x07request\x18\x10 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x12\x39\n\x05state\x18\x11 \x01(\x0e\x32$.whispr.scheduling.v1.Schedule.StateB\x04\xe2\x41\x01\x03\x12\x38\n\x0enext_fire_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x66ired_count\x18\x13 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x0cmissed_count\x18\x14 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x15 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x65tag\x18\x17 \x01(\tB\x04\xe2\x41\x01\x01\x12\x41\n\nexclusions\x18\x1e \x03(\x0b\x32\x1f.whispr.scheduling.v1.ExclusionB\x0c\xe2\x41\x01\x01\xbaH\x05\x92\x01\x02\x10\x32\x12\x30\n\x05pause\x18\x1f \x01(\x0b\x32\x1b.whispr.scheduling.v1.PauseB\x04\xe2\x41\x01\x03\x12O\n\x0eskipped_counts\x18  \x03(\x0b\x32\x31.whispr.scheduling.v1.Schedule.SkippedCountsEntryB\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x62uffered_count\x18! \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x0fremaining_count\x18\" \x01(\x03\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12\x19\n\x0b\x64\x65scription\x18# \x01(\tB\x04\xe2\x41\x01\x03\x12\x1f\n\x11time_zone_version\x18$ \x01(\tB\x04\xe2\x41\x01\x03\x1a\x34\n\x12SkippedCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"E\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06PAUSED\x10\x03:U\xea\x41R\n\x1ascheduling.whispr/Schedule\x12\x1fjobs/{job}/schedules/{schedule}*\tschedules2\x08scheduleB\r\n\x04when\x12\x05\xbaH\x02\x08\x01\x42\x12\n\x10_remaining_countJ\x04\x08(\x10\x32*V\n\tDstPolicy\x12\x1a\n\x16\x44ST_POLICY_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46IRE_AFTER_GAP\x10\x01\x12\x0c\n\x08SKIP_GAP\x10\x02\x12\x0b\n\x07LITERAL\x10\x03*d\n\rCatchupPolicy\x12\x1e\n\x1a\x43\x41TCHUP_POLICY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSKIP_MISSED\x10\x01\x12\x14\n\x10\x46IRE_ONCE_LATEST\x10\x02\x12\x0c\n\x08\x46IRE_ALL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +48,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INTERVALSPEC'].fields_by_name['phase']._serialized_options = b'\342A\001\001\272H\r\252\001\n\"\006\010\200\344\344\226\0012\000'
   _globals['_INTERVALSPEC'].fields_by_name['anchor_time']._loaded_options = None
   _globals['_INTERVALSPEC'].fields_by_name['anchor_time']._serialized_options = b'\342A\001\001'
+  _globals['_NTHWEEKDAY'].fields_by_name['day_of_week']._loaded_options = None
+  _globals['_NTHWEEKDAY'].fields_by_name['day_of_week']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_NTHWEEKDAY'].fields_by_name['nth']._loaded_options = None
+  _globals['_NTHWEEKDAY'].fields_by_name['nth']._serialized_options = b'\342A\001\002\272H\027\032\0250\377\377\377\377\377\377\377\377\377\0010\0010\0020\0030\0040\005'
+  _globals['_CALENDARSPEC'].fields_by_name['frequency']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['frequency']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_CALENDARSPEC'].fields_by_name['times']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['times']._serialized_options = b'\342A\001\001\272H\005\222\001\002\0200'
+  _globals['_CALENDARSPEC'].fields_by_name['every']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['every']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_CALENDARSPEC'].fields_by_name['days_of_week']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['days_of_week']._serialized_options = b'\342A\001\001\272H\016\222\001\013\020\007\"\007\202\001\004\020\001 \000'
+  _globals['_CALENDARSPEC'].fields_by_name['month_days']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['month_days']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020>'
+  _globals['_CALENDARSPEC'].fields_by_name['nth_weekdays']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['nth_weekdays']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020*'
+  _globals['_CALENDARSPEC'].fields_by_name['months']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['months']._serialized_options = b'\342A\001\001\272H\005\222\001\002\020\014'
+  _globals['_CALENDARSPEC'].fields_by_name['from_date']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['from_date']._serialized_options = b'\342A\001\001'
+  _globals['_CALENDARSPEC'].fields_by_name['until_date']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['until_date']._serialized_options = b'\342A\001\001'
+  _globals['_CALENDARSPEC'].fields_by_name['count']._loaded_options = None
+  _globals['_CALENDARSPEC'].fields_by_name['count']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_RECURRENCESPEC'].oneofs_by_name['spec']._loaded_options = None
+  _globals['_RECURRENCESPEC'].oneofs_by_name['spec']._serialized_options = b'\272H\002\010\001'
+  _globals['_UNIONSPEC'].fields_by_name['specs']._loaded_options = None
+  _globals['_UNIONSPEC'].fields_by_name['specs']._serialized_options = b'\342A\001\002\272H\007\222\001\004\010\001\020\024'
+  _globals['_DEPLOYMENTSPEC'].fields_by_name['delay']._loaded_options = None
+  _globals['_DEPLOYMENTSPEC'].fields_by_name['delay']._serialized_options = b'\342A\001\001\272H\013\252\001\010\"\004\010\200\243\0052\000'
+  _globals['_DATESEXCLUSION'].fields_by_name['dates']._loaded_options = None
+  _globals['_DATESEXCLUSION'].fields_by_name['dates']._serialized_options = b'\342A\001\002\272H\010\222\001\005\010\001\020\364\003'
+  _globals['_PERIODEXCLUSION'].fields_by_name['start_time']._loaded_options = None
+  _globals['_PERIODEXCLUSION'].fields_by_name['start_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_PERIODEXCLUSION'].fields_by_name['end_time']._loaded_options = None
+  _globals['_PERIODEXCLUSION'].fields_by_name['end_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_WINDOWEXCLUSION'].fields_by_name['start']._loaded_options = None
+  _globals['_WINDOWEXCLUSION'].fields_by_name['start']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_WINDOWEXCLUSION'].fields_by_name['end']._loaded_options = None
+  _globals['_WINDOWEXCLUSION'].fields_by_name['end']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_WINDOWEXCLUSION'].fields_by_name['days_of_week']._loaded_options = None
+  _globals['_WINDOWEXCLUSION'].fields_by_name['days_of_week']._serialized_options = b'\342A\001\001\272H\016\222\001\013\020\007\"\007\202\001\004\020\001 \000'
+  _globals['_EXCLUSION'].oneofs_by_name['what']._loaded_options = None
+  _globals['_EXCLUSION'].oneofs_by_name['what']._serialized_options = b'\272H\002\010\001'
+  _globals['_EXCLUSION'].fields_by_name['calendar']._loaded_options = None
+  _globals['_EXCLUSION'].fields_by_name['calendar']._serialized_options = b'\372A\034\n\032scheduling.whispr/Calendar'
+  _globals['_PAUSE'].fields_by_name['time']._loaded_options = None
+  _globals['_PAUSE'].fields_by_name['time']._serialized_options = b'\342A\001\003'
+  _globals['_PAUSE'].fields_by_name['principal']._loaded_options = None
+  _globals['_PAUSE'].fields_by_name['principal']._serialized_options = b'\342A\001\003'
+  _globals['_PAUSE'].fields_by_name['note']._loaded_options = None
+  _globals['_PAUSE'].fields_by_name['note']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE_SKIPPEDCOUNTSENTRY']._loaded_options = None
+  _globals['_SCHEDULE_SKIPPEDCOUNTSENTRY']._serialized_options = b'8\001'
   _globals['_SCHEDULE'].oneofs_by_name['when']._loaded_options = None
   _globals['_SCHEDULE'].oneofs_by_name['when']._serialized_options = b'\272H\002\010\001'
   _globals['_SCHEDULE'].fields_by_name['name']._loaded_options = None
@@ -87,18 +144,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_SCHEDULE'].fields_by_name['etag']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_SCHEDULE'].fields_by_name['exclusions']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['exclusions']._serialized_options = b'\342A\001\001\272H\005\222\001\002\0202'
+  _globals['_SCHEDULE'].fields_by_name['pause']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['pause']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['skipped_counts']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['skipped_counts']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['buffered_count']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['buffered_count']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['remaining_count']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['remaining_count']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['description']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['description']._serialized_options = b'\342A\001\003'
+  _globals['_SCHEDULE'].fields_by_name['time_zone_version']._loaded_options = None
+  _globals['_SCHEDULE'].fields_by_name['time_zone_version']._serialized_options = b'\342A\001\003'
   _globals['_SCHEDULE']._loaded_options = None
   _globals['_SCHEDULE']._serialized_options = b'\352AR\n\032scheduling.whispr/Schedule\022\037jobs/{job}/schedules/{schedule}*\tschedules2\010schedule'
-  _globals['_DSTPOLICY']._serialized_start=1768
-  _globals['_DSTPOLICY']._serialized_end=1854
-  _globals['_CATCHUPPOLICY']._serialized_start=1856
-  _globals['_CATCHUPPOLICY']._serialized_end=1956
-  _globals['_CRONSPEC']._serialized_start=242
-  _globals['_CRONSPEC']._serialized_end=288
-  _globals['_INTERVALSPEC']._serialized_start=291
-  _globals['_INTERVALSPEC']._serialized_end=490
-  _globals['_SCHEDULE']._serialized_start=493
-  _globals['_SCHEDULE']._serialized_end=1766
-  _globals['_SCHEDULE_STATE']._serialized_start=1589
-  _globals['_SCHEDULE_STATE']._serialized_end=1658
+  _globals['_DSTPOLICY']._serialized_start=4274
+  _globals['_DSTPOLICY']._serialized_end=4360
+  _globals['_CATCHUPPOLICY']._serialized_start=4362
+  _globals['_CATCHUPPOLICY']._serialized_end=4462
+  _globals['_CRONSPEC']._serialized_start=324
+  _globals['_CRONSPEC']._serialized_end=370
+  _globals['_INTERVALSPEC']._serialized_start=373
+  _globals['_INTERVALSPEC']._serialized_end=572
+  _globals['_NTHWEEKDAY']._serialized_start=574
+  _globals['_NTHWEEKDAY']._serialized_end=692
+  _globals['_CALENDARSPEC']._serialized_start=695
+  _globals['_CALENDARSPEC']._serialized_end=1279
+  _globals['_CALENDARSPEC_FREQUENCY']._serialized_start=1193
+  _globals['_CALENDARSPEC_FREQUENCY']._serialized_end=1279
+  _globals['_RECURRENCESPEC']._serialized_start=1282
+  _globals['_RECURRENCESPEC']._serialized_end=1473
+  _globals['_UNIONSPEC']._serialized_start=1475
+  _globals['_UNIONSPEC']._serialized_end=1555
+  _globals['_DEPLOYMENTSPEC']._serialized_start=1557
+  _globals['_DEPLOYMENTSPEC']._serialized_end=1635
+  _globals['_DATESEXCLUSION']._serialized_start=1637
+  _globals['_DATESEXCLUSION']._serialized_end=1704
+  _globals['_PERIODEXCLUSION']._serialized_start=1707
+  _globals['_PERIODEXCLUSION']._serialized_end=1842
+  _globals['_WINDOWEXCLUSION']._serialized_start=1845
+  _globals['_WINDOWEXCLUSION']._serialized_end=2031
+  _globals['_EXCLUSION']._serialized_start=2034
+  _globals['_EXCLUSION']._serialized_end=2330
+  _globals['_PAUSE']._serialized_start=2332
+  _globals['_PAUSE']._serialized_end=2432
+  _globals['_SCHEDULE']._serialized_start=2435
+  _globals['_SCHEDULE']._serialized_end=4272
+  _globals['_SCHEDULE_SKIPPEDCOUNTSENTRY']._serialized_start=4021
+  _globals['_SCHEDULE_SKIPPEDCOUNTSENTRY']._serialized_end=4073
+  _globals['_SCHEDULE_STATE']._serialized_start=4075
+  _globals['_SCHEDULE_STATE']._serialized_end=4144
 # @@protoc_insertion_point(module_scope)

@@ -31,12 +31,13 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from whispr.scheduling.v1 import calendar_pb2 as whispr_dot_scheduling_dot_v1_dot_calendar__pb2
 from whispr.scheduling.v1 import execution_pb2 as whispr_dot_scheduling_dot_v1_dot_execution__pb2
 from whispr.scheduling.v1 import job_pb2 as whispr_dot_scheduling_dot_v1_dot_job__pb2
 from whispr.scheduling.v1 import schedule_pb2 as whispr_dot_scheduling_dot_v1_dot_schedule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-whispr/scheduling/v1/scheduling_service.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$whispr/scheduling/v1/execution.proto\x1a\x1ewhispr/scheduling/v1/job.proto\x1a#whispr/scheduling/v1/schedule.proto\"u\n\rGetJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12\x36\n\x04view\x18\x02 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xc8\x01\n\x0fListJobsRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x1c\n\x06\x66ilter\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x1d\n\x08order_by\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x36\n\x04view\x18\x05 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"T\n\x10ListJobsResponse\x12\'\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.whispr.scheduling.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\x10\x43reateJobRequest\x12\x32\n\x03job\x18\x01 \x01(\x0b\x32\x19.whispr.scheduling.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12?\n\x06job_id\x18\x02 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01\x12\x36\n\x08schedule\x18\x03 \x01(\x0b\x32\x1e.whispr.scheduling.v1.ScheduleB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xa2\x01\n\x16\x42\x61tchCreateJobsRequest\x12I\n\x08requests\x18\x01 \x03(\x0b\x32&.whispr.scheduling.v1.CreateJobRequestB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"B\n\x17\x42\x61tchCreateJobsResponse\x12\'\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.whispr.scheduling.v1.Job\"\x9a\x01\n\x10UpdateJobRequest\x12\x32\n\x03job\x18\x01 \x01(\x0b\x32\x19.whispr.scheduling.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"i\n\x10\x44\x65leteJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66orce\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"T\n\x10\x43\x61ncelJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xa9\x01\n\rRunJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\"G\n\x12GetScheduleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Schedule\"\xca\x01\n\x14ListSchedulesRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\x12\x1ascheduling.whispr/Schedule\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x1c\n\x06\x66ilter\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x1d\n\x08order_by\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.whispr.scheduling.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x02\n\x12ScheduleJobRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\x12\x1ascheduling.whispr/Schedule\x12<\n\x08schedule\x18\x02 \x01(\x0b\x32\x1e.whispr.scheduling.v1.ScheduleB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x44\n\x0bschedule_id\x18\x03 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"^\n\x15\x44\x65leteScheduleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Schedule\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x81\x01\n\x13GetExecutionRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\n\x1bscheduling.whispr/Execution\x12\x36\n\x04view\x18\x02 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\x84\x02\n\x15ListExecutionsRequest\x12\x34\n\x06parent\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\x12\x1bscheduling.whispr/Execution\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x1c\n\x06\x66ilter\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x1d\n\x08order_by\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x36\n\x04view\x18\x06 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"f\n\x16ListExecutionsResponse\x12\x33\n\nexecutions\x18\x01 \x03(\x0b\x32\x1f.whispr.scheduling.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x16\x43\x61ncelExecutionRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\n\x1bscheduling.whispr/Execution\"\xc8\x01\n\x16WatchExecutionsRequest\x12\x34\n\x06parent\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\x12\x1bscheduling.whispr/Execution\x12\x1c\n\x06\x66ilter\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\"\n\x0cresume_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x36\n\x04view\x18\x04 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\x93\x01\n\x17WatchExecutionsResponse\x12\x33\n\nexecutions\x18\x01 \x03(\x0b\x32\x1f.whispr.scheduling.v1.Execution\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xde\x10\n\x11SchedulingService\x12j\n\x06GetJob\x12#.whispr.scheduling.v1.GetJobRequest\x1a\x19.whispr.scheduling.v1.Job\" \xda\x41\x04name\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=jobs/*}\x12k\n\x08ListJobs\x12%.whispr.scheduling.v1.ListJobsRequest\x1a&.whispr.scheduling.v1.ListJobsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12t\n\tCreateJob\x12&.whispr.scheduling.v1.CreateJobRequest\x1a\x19.whispr.scheduling.v1.Job\"$\xda\x41\x0cjob,schedule\x82\xd3\xe4\x93\x02\x0f\"\x08/v1/jobs:\x03job\x12\x8f\x01\n\x0f\x42\x61tchCreateJobs\x12,.whispr.scheduling.v1.BatchCreateJobsRequest\x1a-.whispr.scheduling.v1.BatchCreateJobsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs:batchCreate:\x01*\x12\x84\x01\n\tUpdateJob\x12&.whispr.scheduling.v1.UpdateJobRequest\x1a\x19.whispr.scheduling.v1.Job\"4\xda\x41\x0fjob,update_mask\x82\xd3\xe4\x93\x02\x1c\x32\x15/v1/{job.name=jobs/*}:\x03job\x12m\n\tDeleteJob\x12&.whispr.scheduling.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\" \xda\x41\x04name\x82\xd3\xe4\x93\x02\x13*\x11/v1/{name=jobs/*}\x12z\n\tCancelJob\x12&.whispr.scheduling.v1.CancelJobRequest\x1a\x19.whispr.scheduling.v1.Job\"*\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=jobs/*}:cancel:\x01*\x12w\n\x06RunJob\x12#.whispr.scheduling.v1.RunJobRequest\x1a\x1f.whispr.scheduling.v1.Execution\"\'\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/{name=jobs/*}:run:\x01*\x12\x85\x01\n\x0bGetSchedule\x12(.whispr.scheduling.v1.GetScheduleRequest\x1a\x1e.whispr.scheduling.v1.Schedule\",\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=jobs/*/schedules/*}\x12\x98\x01\n\rListSchedules\x12*.whispr.scheduling.v1.ListSchedulesRequest\x1a+.whispr.scheduling.v1.ListSchedulesResponse\".\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=jobs/*}/schedules\x12\x9a\x01\n\x0bScheduleJob\x12(.whispr.scheduling.v1.ScheduleJobRequest\x1a\x1e.whispr.scheduling.v1.Schedule\"A\xda\x41\x0fparent,schedule\x82\xd3\xe4\x93\x02)\"\x1d/v1/{parent=jobs/*}/schedules:\x08schedule\x12\x83\x01\n\x0e\x44\x65leteSchedule\x12+.whispr.scheduling.v1.DeleteScheduleRequest\x1a\x16.google.protobuf.Empty\",\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=jobs/*/schedules/*}\x12\x89\x01\n\x0cGetExecution\x12).whispr.scheduling.v1.GetExecutionRequest\x1a\x1f.whispr.scheduling.v1.Execution\"-\xda\x41\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=jobs/*/executions/*}\x12\x9c\x01\n\x0eListExecutions\x12+.whispr.scheduling.v1.ListExecutionsRequest\x1a,.whispr.scheduling.v1.ListExecutionsResponse\"/\xda\x41\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=jobs/*}/executions\x12\x99\x01\n\x0f\x43\x61ncelExecution\x12,.whispr.scheduling.v1.CancelExecutionRequest\x1a\x1f.whispr.scheduling.v1.Execution\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\"%/v1/{name=jobs/*/executions/*}:cancel:\x01*\x12p\n\x0fWatchExecutions\x12,.whispr.scheduling.v1.WatchExecutionsRequest\x1a-.whispr.scheduling.v1.WatchExecutionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-whispr/scheduling/v1/scheduling_service.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x19google/protobuf/any.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#whispr/scheduling/v1/calendar.proto\x1a$whispr/scheduling/v1/execution.proto\x1a\x1ewhispr/scheduling/v1/job.proto\x1a#whispr/scheduling/v1/schedule.proto\"u\n\rGetJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12\x36\n\x04view\x18\x02 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\xc8\x01\n\x0fListJobsRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x1c\n\x06\x66ilter\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x1d\n\x08order_by\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x36\n\x04view\x18\x05 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"T\n\x10ListJobsResponse\x12\'\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.whispr.scheduling.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xfe\x01\n\x10\x43reateJobRequest\x12\x32\n\x03job\x18\x01 \x01(\x0b\x32\x19.whispr.scheduling.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12?\n\x06job_id\x18\x02 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01\x12\x36\n\x08schedule\x18\x03 \x01(\x0b\x32\x1e.whispr.scheduling.v1.ScheduleB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xa2\x01\n\x16\x42\x61tchCreateJobsRequest\x12I\n\x08requests\x18\x01 \x03(\x0b\x32&.whispr.scheduling.v1.CreateJobRequestB\x0f\xe2\x41\x01\x02\xbaH\x08\x92\x01\x05\x08\x01\x10\xe8\x07\x12 \n\nrequest_id\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"B\n\x17\x42\x61tchCreateJobsResponse\x12\'\n\x04jobs\x18\x01 \x03(\x0b\x32\x19.whispr.scheduling.v1.Job\"\x9a\x01\n\x10UpdateJobRequest\x12\x32\n\x03job\x18\x01 \x01(\x0b\x32\x19.whispr.scheduling.v1.JobB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"i\n\x10\x44\x65leteJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66orce\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"T\n\x10\x43\x61ncelJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xa9\x01\n\x15UpdateScheduleRequest\x12<\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.whispr.scheduling.v1.ScheduleB\n\xe2\x41\x01\x02\xbaH\x03\xd8\x01\x03\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"y\n\x14PauseScheduleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Schedule\x12\x1a\n\x04note\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\x12\x12\n\x04\x65tag\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"^\n\x15ResumeScheduleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Schedule\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x8a\x05\n\x08\x42\x61\x63kfill\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x39\n\x05state\x18\x04 \x01(\x0e\x32$.whispr.scheduling.v1.Backfill.StateB\x04\xe2\x41\x01\x03\x12\x19\n\x0btotal_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nmade_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x37\n\rprogress_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x12\n\x04rate\x18\x08 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x41\n\x0eoverlap_policy\x18\t \x01(\x0e\x32#.whispr.scheduling.v1.OverlapPolicyB\x04\xe2\x41\x01\x03\x12\x17\n\tprincipal\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"D\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\x08\n\x04\x44ONE\x10\x02\x12\r\n\tCANCELLED\x10\x03:j\xea\x41g\n\x1ascheduling.whispr/Backfill\x12\x34jobs/{job}/schedules/{schedule}/backfills/{backfill}*\tbackfills2\x08\x62\x61\x63kfill\"\xe9\x02\n\x17\x42\x61\x63kfillScheduleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Schedule\x12:\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x38\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12I\n\x0eoverlap_policy\x18\x04 \x01(\x0e\x32#.whispr.scheduling.v1.OverlapPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x12\x1b\n\x04rate\x18\x05 \x01(\x05\x42\r\xe2\x41\x01\x01\xbaH\x06\x1a\x04\x18\x64(\x00\x12 \n\nrequest_id\x18\x06 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x01\"G\n\x12GetBackfillRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Backfill\"J\n\x15\x43\x61ncelBackfillRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Backfill\"\x96\x02\n\x16PreviewScheduleRequest\x12\x32\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.whispr.scheduling.v1.ScheduleH\x00\x12/\n\x04name\x18\x02 \x01(\tB\x1f\xfa\x41\x1c\n\x1ascheduling.whispr/ScheduleH\x00\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1e\n\tpage_size\x18\x05 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x42\r\n\x04what\x12\x05\xbaH\x02\x08\x01\"\xb7\x02\n\x17PreviewScheduleResponse\x12\x45\n\x07\x66irings\x18\x01 \x03(\x0b\x32\x34.whispr.scheduling.v1.PreviewScheduleResponse.Firing\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x19\n\x11time_zone_version\x18\x03 \x01(\t\x1a\xa4\x01\n\x06\x46iring\x12\x30\n\x0cnominal_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nlocal_time\x18\x03 \x01(\t\x12\x13\n\x0b\x65xcluded_by\x18\x04 \x01(\t\x12\x0f\n\x07shifted\x18\x05 \x01(\x08\"G\n\x12GetCalendarRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Calendar\"X\n\x14ListCalendarsRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\"c\n\x15ListCalendarsResponse\x12\x31\n\tcalendars\x18\x01 \x03(\x0b\x32\x1e.whispr.scheduling.v1.Calendar\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb5\x01\n\x15\x43reateCalendarRequest\x12<\n\x08\x63\x61lendar\x18\x01 \x01(\x0b\x32\x1e.whispr.scheduling.v1.CalendarB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x41\n\x0b\x63\x61lendar_id\x18\x02 \x01(\tB,\xe2\x41\x01\x02\xbaH%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xa9\x01\n\x15UpdateCalendarRequest\x12<\n\x08\x63\x61lendar\x18\x01 \x01(\x0b\x32\x1e.whispr.scheduling.v1.CalendarB\n\xe2\x41\x01\x02\xbaH\x03\xd8\x01\x03\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x01\x12\x1b\n\rvalidate_only\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"s\n\x15\x44\x65leteCalendarRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Calendar\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x66orce\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xf4\x01\n\rRunJobRequest\x12,\n\x04name\x18\x01 \x01(\tB\x1e\xe2\x41\x01\x02\xfa\x41\x17\n\x15scheduling.whispr/Job\x12+\n\x07request\x18\x02 \x01(\x0b\x32\x14.google.protobuf.AnyB\x04\xe2\x41\x01\x01\x12 \n\nrequest_id\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x01\x12I\n\x0eoverlap_policy\x18\x05 \x01(\x0e\x32#.whispr.scheduling.v1.OverlapPolicyB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"G\n\x12GetScheduleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Schedule\"\xca\x01\n\x14ListSchedulesRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\x12\x1ascheduling.whispr/Schedule\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x1c\n\x06\x66ilter\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x1d\n\x08order_by\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\"c\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.whispr.scheduling.v1.Schedule\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8c\x02\n\x12ScheduleJobRequest\x12\x33\n\x06parent\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\x12\x1ascheduling.whispr/Schedule\x12<\n\x08schedule\x18\x02 \x01(\x0b\x32\x1e.whispr.scheduling.v1.ScheduleB\n\xe2\x41\x01\x02\xbaH\x03\xc8\x01\x01\x12\x44\n\x0bschedule_id\x18\x03 \x01(\tB/\xe2\x41\x01\x01\xbaH(r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$\xd8\x01\x01\x12 \n\nrequest_id\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\x80\x01\x12\x1b\n\rvalidate_only\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x01\"^\n\x15\x44\x65leteScheduleRequest\x12\x31\n\x04name\x18\x01 \x01(\tB#\xe2\x41\x01\x02\xfa\x41\x1c\n\x1ascheduling.whispr/Schedule\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x81\x01\n\x13GetExecutionRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\n\x1bscheduling.whispr/Execution\x12\x36\n\x04view\x18\x02 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\x84\x02\n\x15ListExecutionsRequest\x12\x34\n\x06parent\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\x12\x1bscheduling.whispr/Execution\x12\x1e\n\tpage_size\x18\x02 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x1c\n\x06\x66ilter\x18\x04 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x1d\n\x08order_by\x18\x05 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x36\n\x04view\x18\x06 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"f\n\x16ListExecutionsResponse\x12\x33\n\nexecutions\x18\x01 \x03(\x0b\x32\x1f.whispr.scheduling.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"L\n\x16\x43\x61ncelExecutionRequest\x12\x32\n\x04name\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\n\x1bscheduling.whispr/Execution\"\xc8\x01\n\x16WatchExecutionsRequest\x12\x34\n\x06parent\x18\x01 \x01(\tB$\xe2\x41\x01\x02\xfa\x41\x1d\x12\x1bscheduling.whispr/Execution\x12\x1c\n\x06\x66ilter\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\"\n\x0cresume_token\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x36\n\x04view\x18\x04 \x01(\x0e\x32\x1a.whispr.scheduling.v1.ViewB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\"\x93\x01\n\x17WatchExecutionsResponse\x12\x33\n\nexecutions\x18\x01 \x03(\x0b\x32\x1f.whispr.scheduling.v1.Execution\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xe4\x1e\n\x11SchedulingService\x12j\n\x06GetJob\x12#.whispr.scheduling.v1.GetJobRequest\x1a\x19.whispr.scheduling.v1.Job\" \xda\x41\x04name\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/{name=jobs/*}\x12k\n\x08ListJobs\x12%.whispr.scheduling.v1.ListJobsRequest\x1a&.whispr.scheduling.v1.ListJobsResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/jobs\x12t\n\tCreateJob\x12&.whispr.scheduling.v1.CreateJobRequest\x1a\x19.whispr.scheduling.v1.Job\"$\xda\x41\x0cjob,schedule\x82\xd3\xe4\x93\x02\x0f\"\x08/v1/jobs:\x03job\x12\x8f\x01\n\x0f\x42\x61tchCreateJobs\x12,.whispr.scheduling.v1.BatchCreateJobsRequest\x1a-.whispr.scheduling.v1.BatchCreateJobsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/jobs:batchCreate:\x01*\x12\x84\x01\n\tUpdateJob\x12&.whispr.scheduling.v1.UpdateJobRequest\x1a\x19.whispr.scheduling.v1.Job\"4\xda\x41\x0fjob,update_mask\x82\xd3\xe4\x93\x02\x1c\x32\x15/v1/{job.name=jobs/*}:\x03job\x12m\n\tDeleteJob\x12&.whispr.scheduling.v1.DeleteJobRequest\x1a\x16.google.protobuf.Empty\" \xda\x41\x04name\x82\xd3\xe4\x93\x02\x13*\x11/v1/{name=jobs/*}\x12z\n\tCancelJob\x12&.whispr.scheduling.v1.CancelJobRequest\x1a\x19.whispr.scheduling.v1.Job\"*\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/{name=jobs/*}:cancel:\x01*\x12w\n\x06RunJob\x12#.whispr.scheduling.v1.RunJobRequest\x1a\x1f.whispr.scheduling.v1.Execution\"\'\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/{name=jobs/*}:run:\x01*\x12\x85\x01\n\x0bGetSchedule\x12(.whispr.scheduling.v1.GetScheduleRequest\x1a\x1e.whispr.scheduling.v1.Schedule\",\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=jobs/*/schedules/*}\x12\x98\x01\n\rListSchedules\x12*.whispr.scheduling.v1.ListSchedulesRequest\x1a+.whispr.scheduling.v1.ListSchedulesResponse\".\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{parent=jobs/*}/schedules\x12\x9a\x01\n\x0bScheduleJob\x12(.whispr.scheduling.v1.ScheduleJobRequest\x1a\x1e.whispr.scheduling.v1.Schedule\"A\xda\x41\x0fparent,schedule\x82\xd3\xe4\x93\x02)\"\x1d/v1/{parent=jobs/*}/schedules:\x08schedule\x12\x83\x01\n\x0e\x44\x65leteSchedule\x12+.whispr.scheduling.v1.DeleteScheduleRequest\x1a\x16.google.protobuf.Empty\",\xda\x41\x04name\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/{name=jobs/*/schedules/*}\x12\xae\x01\n\x0eUpdateSchedule\x12+.whispr.scheduling.v1.UpdateScheduleRequest\x1a\x1e.whispr.scheduling.v1.Schedule\"O\xda\x41\x14schedule,update_mask\x82\xd3\xe4\x93\x02\x32\x32&/v1/{schedule.name=jobs/*/schedules/*}:\x08schedule\x12\x97\x01\n\rPauseSchedule\x12*.whispr.scheduling.v1.PauseScheduleRequest\x1a\x1e.whispr.scheduling.v1.Schedule\":\xda\x41\tname,note\x82\xd3\xe4\x93\x02(\"#/v1/{name=jobs/*/schedules/*}:pause:\x01*\x12\x95\x01\n\x0eResumeSchedule\x12+.whispr.scheduling.v1.ResumeScheduleRequest\x1a\x1e.whispr.scheduling.v1.Schedule\"6\xda\x41\x04name\x82\xd3\xe4\x93\x02)\"$/v1/{name=jobs/*/schedules/*}:resume:\x01*\x12\x94\x01\n\x10\x42\x61\x63kfillSchedule\x12-.whispr.scheduling.v1.BackfillScheduleRequest\x1a\x1e.whispr.scheduling.v1.Backfill\"1\x82\xd3\xe4\x93\x02+\"&/v1/{name=jobs/*/schedules/*}:backfill:\x01*\x12\x91\x01\n\x0bGetBackfill\x12(.whispr.scheduling.v1.GetBackfillRequest\x1a\x1e.whispr.scheduling.v1.Backfill\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\x12)/v1/{name=jobs/*/schedules/*/backfills/*}\x12\xa1\x01\n\x0e\x43\x61ncelBackfill\x12+.whispr.scheduling.v1.CancelBackfillRequest\x1a\x1e.whispr.scheduling.v1.Backfill\"B\xda\x41\x04name\x82\xd3\xe4\x93\x02\x35\"0/v1/{name=jobs/*/schedules/*/backfills/*}:cancel:\x01*\x12\x90\x01\n\x0fPreviewSchedule\x12,.whispr.scheduling.v1.PreviewScheduleRequest\x1a-.whispr.scheduling.v1.PreviewScheduleResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/schedules:preview:\x01*\x12~\n\x0bGetCalendar\x12(.whispr.scheduling.v1.GetCalendarRequest\x1a\x1e.whispr.scheduling.v1.Calendar\"%\xda\x41\x04name\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/{name=calendars/*}\x12\x7f\n\rListCalendars\x12*.whispr.scheduling.v1.ListCalendarsRequest\x1a+.whispr.scheduling.v1.ListCalendarsResponse\"\x15\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/calendars\x12\x95\x01\n\x0e\x43reateCalendar\x12+.whispr.scheduling.v1.CreateCalendarRequest\x1a\x1e.whispr.scheduling.v1.Calendar\"6\xda\x41\x14\x63\x61lendar,calendar_id\x82\xd3\xe4\x93\x02\x19\"\r/v1/calendars:\x08\x63\x61lendar\x12\xa7\x01\n\x0eUpdateCalendar\x12+.whispr.scheduling.v1.UpdateCalendarRequest\x1a\x1e.whispr.scheduling.v1.Calendar\"H\xda\x41\x14\x63\x61lendar,update_mask\x82\xd3\xe4\x93\x02+2\x1f/v1/{calendar.name=calendars/*}:\x08\x63\x61lendar\x12|\n\x0e\x44\x65leteCalendar\x12+.whispr.scheduling.v1.DeleteCalendarRequest\x1a\x16.google.protobuf.Empty\"%\xda\x41\x04name\x82\xd3\xe4\x93\x02\x18*\x16/v1/{name=calendars/*}\x12\x89\x01\n\x0cGetExecution\x12).whispr.scheduling.v1.GetExecutionRequest\x1a\x1f.whispr.scheduling.v1.Execution\"-\xda\x41\x04name\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=jobs/*/executions/*}\x12\x9c\x01\n\x0eListExecutions\x12+.whispr.scheduling.v1.ListExecutionsRequest\x1a,.whispr.scheduling.v1.ListExecutionsResponse\"/\xda\x41\x06parent\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=jobs/*}/executions\x12\x99\x01\n\x0f\x43\x61ncelExecution\x12,.whispr.scheduling.v1.CancelExecutionRequest\x1a\x1f.whispr.scheduling.v1.Execution\"7\xda\x41\x04name\x82\xd3\xe4\x93\x02*\"%/v1/{name=jobs/*/executions/*}:cancel:\x01*\x12p\n\x0fWatchExecutions\x12,.whispr.scheduling.v1.WatchExecutionsRequest\x1a-.whispr.scheduling.v1.WatchExecutionsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -89,6 +90,98 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\027\n\025scheduling.whispr/Job'
   _globals['_CANCELJOBREQUEST'].fields_by_name['etag']._loaded_options = None
   _globals['_CANCELJOBREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESCHEDULEREQUEST'].fields_by_name['schedule']._loaded_options = None
+  _globals['_UPDATESCHEDULEREQUEST'].fields_by_name['schedule']._serialized_options = b'\342A\001\002\272H\003\330\001\003'
+  _globals['_UPDATESCHEDULEREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATESCHEDULEREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATESCHEDULEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UPDATESCHEDULEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Schedule'
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['note']._loaded_options = None
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['note']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_PAUSESCHEDULEREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_RESUMESCHEDULEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RESUMESCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Schedule'
+  _globals['_RESUMESCHEDULEREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_RESUMESCHEDULEREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_BACKFILL'].fields_by_name['name']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['name']._serialized_options = b'\342A\001\010'
+  _globals['_BACKFILL'].fields_by_name['start_time']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['start_time']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['end_time']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['end_time']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['state']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['total_count']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['total_count']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['made_count']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['made_count']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['progress_time']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['progress_time']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['rate']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['rate']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['overlap_policy']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['overlap_policy']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['principal']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['principal']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL'].fields_by_name['create_time']._loaded_options = None
+  _globals['_BACKFILL'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_BACKFILL']._loaded_options = None
+  _globals['_BACKFILL']._serialized_options = b'\352Ag\n\032scheduling.whispr/Backfill\0224jobs/{job}/schedules/{schedule}/backfills/{backfill}*\tbackfills2\010backfill'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Schedule'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['overlap_policy']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['overlap_policy']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['rate']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['rate']._serialized_options = b'\342A\001\001\272H\006\032\004\030d(\000'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_BACKFILLSCHEDULEREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_GETBACKFILLREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETBACKFILLREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Backfill'
+  _globals['_CANCELBACKFILLREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CANCELBACKFILLREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Backfill'
+  _globals['_PREVIEWSCHEDULEREQUEST'].oneofs_by_name['what']._loaded_options = None
+  _globals['_PREVIEWSCHEDULEREQUEST'].oneofs_by_name['what']._serialized_options = b'\272H\002\010\001'
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\372A\034\n\032scheduling.whispr/Schedule'
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_PREVIEWSCHEDULEREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_GETCALENDARREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETCALENDARREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Calendar'
+  _globals['_LISTCALENDARSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTCALENDARSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LISTCALENDARSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTCALENDARSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\350\007'
+  _globals['_CREATECALENDARREQUEST'].fields_by_name['calendar']._loaded_options = None
+  _globals['_CREATECALENDARREQUEST'].fields_by_name['calendar']._serialized_options = b'\342A\001\002\272H\003\310\001\001'
+  _globals['_CREATECALENDARREQUEST'].fields_by_name['calendar_id']._loaded_options = None
+  _globals['_CREATECALENDARREQUEST'].fields_by_name['calendar_id']._serialized_options = b'\342A\001\002\272H%r#2!^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'
+  _globals['_CREATECALENDARREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_CREATECALENDARREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATECALENDARREQUEST'].fields_by_name['calendar']._loaded_options = None
+  _globals['_UPDATECALENDARREQUEST'].fields_by_name['calendar']._serialized_options = b'\342A\001\002\272H\003\330\001\003'
+  _globals['_UPDATECALENDARREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATECALENDARREQUEST'].fields_by_name['update_mask']._serialized_options = b'\342A\001\001'
+  _globals['_UPDATECALENDARREQUEST'].fields_by_name['validate_only']._loaded_options = None
+  _globals['_UPDATECALENDARREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_DELETECALENDARREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_DELETECALENDARREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Calendar'
+  _globals['_DELETECALENDARREQUEST'].fields_by_name['etag']._loaded_options = None
+  _globals['_DELETECALENDARREQUEST'].fields_by_name['etag']._serialized_options = b'\342A\001\001'
+  _globals['_DELETECALENDARREQUEST'].fields_by_name['force']._loaded_options = None
+  _globals['_DELETECALENDARREQUEST'].fields_by_name['force']._serialized_options = b'\342A\001\001'
   _globals['_RUNJOBREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_RUNJOBREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\027\n\025scheduling.whispr/Job'
   _globals['_RUNJOBREQUEST'].fields_by_name['request']._loaded_options = None
@@ -97,6 +190,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNJOBREQUEST'].fields_by_name['request_id']._serialized_options = b'\342A\001\001\272H\005r\003\030\200\001'
   _globals['_RUNJOBREQUEST'].fields_by_name['validate_only']._loaded_options = None
   _globals['_RUNJOBREQUEST'].fields_by_name['validate_only']._serialized_options = b'\342A\001\001'
+  _globals['_RUNJOBREQUEST'].fields_by_name['overlap_policy']._loaded_options = None
+  _globals['_RUNJOBREQUEST'].fields_by_name['overlap_policy']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
   _globals['_GETSCHEDULEREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_GETSCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\034\n\032scheduling.whispr/Schedule'
   _globals['_LISTSCHEDULESREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -173,54 +268,112 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULINGSERVICE'].methods_by_name['ScheduleJob']._serialized_options = b'\332A\017parent,schedule\202\323\344\223\002)\"\035/v1/{parent=jobs/*}/schedules:\010schedule'
   _globals['_SCHEDULINGSERVICE'].methods_by_name['DeleteSchedule']._loaded_options = None
   _globals['_SCHEDULINGSERVICE'].methods_by_name['DeleteSchedule']._serialized_options = b'\332A\004name\202\323\344\223\002\037*\035/v1/{name=jobs/*/schedules/*}'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['UpdateSchedule']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['UpdateSchedule']._serialized_options = b'\332A\024schedule,update_mask\202\323\344\223\00222&/v1/{schedule.name=jobs/*/schedules/*}:\010schedule'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['PauseSchedule']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['PauseSchedule']._serialized_options = b'\332A\tname,note\202\323\344\223\002(\"#/v1/{name=jobs/*/schedules/*}:pause:\001*'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['ResumeSchedule']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['ResumeSchedule']._serialized_options = b'\332A\004name\202\323\344\223\002)\"$/v1/{name=jobs/*/schedules/*}:resume:\001*'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['BackfillSchedule']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['BackfillSchedule']._serialized_options = b'\202\323\344\223\002+\"&/v1/{name=jobs/*/schedules/*}:backfill:\001*'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['GetBackfill']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['GetBackfill']._serialized_options = b'\332A\004name\202\323\344\223\002+\022)/v1/{name=jobs/*/schedules/*/backfills/*}'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['CancelBackfill']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['CancelBackfill']._serialized_options = b'\332A\004name\202\323\344\223\0025\"0/v1/{name=jobs/*/schedules/*/backfills/*}:cancel:\001*'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['PreviewSchedule']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['PreviewSchedule']._serialized_options = b'\202\323\344\223\002\032\"\025/v1/schedules:preview:\001*'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['GetCalendar']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['GetCalendar']._serialized_options = b'\332A\004name\202\323\344\223\002\030\022\026/v1/{name=calendars/*}'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['ListCalendars']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['ListCalendars']._serialized_options = b'\202\323\344\223\002\017\022\r/v1/calendars'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['CreateCalendar']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['CreateCalendar']._serialized_options = b'\332A\024calendar,calendar_id\202\323\344\223\002\031\"\r/v1/calendars:\010calendar'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['UpdateCalendar']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['UpdateCalendar']._serialized_options = b'\332A\024calendar,update_mask\202\323\344\223\002+2\037/v1/{calendar.name=calendars/*}:\010calendar'
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['DeleteCalendar']._loaded_options = None
+  _globals['_SCHEDULINGSERVICE'].methods_by_name['DeleteCalendar']._serialized_options = b'\332A\004name\202\323\344\223\002\030*\026/v1/{name=calendars/*}'
   _globals['_SCHEDULINGSERVICE'].methods_by_name['GetExecution']._loaded_options = None
   _globals['_SCHEDULINGSERVICE'].methods_by_name['GetExecution']._serialized_options = b'\332A\004name\202\323\344\223\002 \022\036/v1/{name=jobs/*/executions/*}'
   _globals['_SCHEDULINGSERVICE'].methods_by_name['ListExecutions']._loaded_options = None
   _globals['_SCHEDULINGSERVICE'].methods_by_name['ListExecutions']._serialized_options = b'\332A\006parent\202\323\344\223\002 \022\036/v1/{parent=jobs/*}/executions'
   _globals['_SCHEDULINGSERVICE'].methods_by_name['CancelExecution']._loaded_options = None
   _globals['_SCHEDULINGSERVICE'].methods_by_name['CancelExecution']._serialized_options = b'\332A\004name\202\323\344\223\002*\"%/v1/{name=jobs/*/executions/*}:cancel:\001*'
-  _globals['_GETJOBREQUEST']._serialized_start=445
-  _globals['_GETJOBREQUEST']._serialized_end=562
-  _globals['_LISTJOBSREQUEST']._serialized_start=565
-  _globals['_LISTJOBSREQUEST']._serialized_end=765
-  _globals['_LISTJOBSRESPONSE']._serialized_start=767
-  _globals['_LISTJOBSRESPONSE']._serialized_end=851
-  _globals['_CREATEJOBREQUEST']._serialized_start=854
-  _globals['_CREATEJOBREQUEST']._serialized_end=1108
-  _globals['_BATCHCREATEJOBSREQUEST']._serialized_start=1111
-  _globals['_BATCHCREATEJOBSREQUEST']._serialized_end=1273
-  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_start=1275
-  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_end=1341
-  _globals['_UPDATEJOBREQUEST']._serialized_start=1344
-  _globals['_UPDATEJOBREQUEST']._serialized_end=1498
-  _globals['_DELETEJOBREQUEST']._serialized_start=1500
-  _globals['_DELETEJOBREQUEST']._serialized_end=1605
-  _globals['_CANCELJOBREQUEST']._serialized_start=1607
-  _globals['_CANCELJOBREQUEST']._serialized_end=1691
-  _globals['_RUNJOBREQUEST']._serialized_start=1694
-  _globals['_RUNJOBREQUEST']._serialized_end=1863
-  _globals['_GETSCHEDULEREQUEST']._serialized_start=1865
-  _globals['_GETSCHEDULEREQUEST']._serialized_end=1936
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1939
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=2141
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=2143
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=2242
-  _globals['_SCHEDULEJOBREQUEST']._serialized_start=2245
-  _globals['_SCHEDULEJOBREQUEST']._serialized_end=2513
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=2515
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=2609
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=2612
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=2741
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=2744
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=3004
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=3006
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=3108
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=3110
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=3186
-  _globals['_WATCHEXECUTIONSREQUEST']._serialized_start=3189
-  _globals['_WATCHEXECUTIONSREQUEST']._serialized_end=3389
-  _globals['_WATCHEXECUTIONSRESPONSE']._serialized_start=3392
-  _globals['_WATCHEXECUTIONSRESPONSE']._serialized_end=3539
-  _globals['_SCHEDULINGSERVICE']._serialized_start=3542
-  _globals['_SCHEDULINGSERVICE']._serialized_end=5684
+  _globals['_GETJOBREQUEST']._serialized_start=482
+  _globals['_GETJOBREQUEST']._serialized_end=599
+  _globals['_LISTJOBSREQUEST']._serialized_start=602
+  _globals['_LISTJOBSREQUEST']._serialized_end=802
+  _globals['_LISTJOBSRESPONSE']._serialized_start=804
+  _globals['_LISTJOBSRESPONSE']._serialized_end=888
+  _globals['_CREATEJOBREQUEST']._serialized_start=891
+  _globals['_CREATEJOBREQUEST']._serialized_end=1145
+  _globals['_BATCHCREATEJOBSREQUEST']._serialized_start=1148
+  _globals['_BATCHCREATEJOBSREQUEST']._serialized_end=1310
+  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_start=1312
+  _globals['_BATCHCREATEJOBSRESPONSE']._serialized_end=1378
+  _globals['_UPDATEJOBREQUEST']._serialized_start=1381
+  _globals['_UPDATEJOBREQUEST']._serialized_end=1535
+  _globals['_DELETEJOBREQUEST']._serialized_start=1537
+  _globals['_DELETEJOBREQUEST']._serialized_end=1642
+  _globals['_CANCELJOBREQUEST']._serialized_start=1644
+  _globals['_CANCELJOBREQUEST']._serialized_end=1728
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_start=1731
+  _globals['_UPDATESCHEDULEREQUEST']._serialized_end=1900
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1902
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=2023
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=2025
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=2119
+  _globals['_BACKFILL']._serialized_start=2122
+  _globals['_BACKFILL']._serialized_end=2772
+  _globals['_BACKFILL_STATE']._serialized_start=2596
+  _globals['_BACKFILL_STATE']._serialized_end=2664
+  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_start=2775
+  _globals['_BACKFILLSCHEDULEREQUEST']._serialized_end=3136
+  _globals['_GETBACKFILLREQUEST']._serialized_start=3138
+  _globals['_GETBACKFILLREQUEST']._serialized_end=3209
+  _globals['_CANCELBACKFILLREQUEST']._serialized_start=3211
+  _globals['_CANCELBACKFILLREQUEST']._serialized_end=3285
+  _globals['_PREVIEWSCHEDULEREQUEST']._serialized_start=3288
+  _globals['_PREVIEWSCHEDULEREQUEST']._serialized_end=3566
+  _globals['_PREVIEWSCHEDULERESPONSE']._serialized_start=3569
+  _globals['_PREVIEWSCHEDULERESPONSE']._serialized_end=3880
+  _globals['_PREVIEWSCHEDULERESPONSE_FIRING']._serialized_start=3716
+  _globals['_PREVIEWSCHEDULERESPONSE_FIRING']._serialized_end=3880
+  _globals['_GETCALENDARREQUEST']._serialized_start=3882
+  _globals['_GETCALENDARREQUEST']._serialized_end=3953
+  _globals['_LISTCALENDARSREQUEST']._serialized_start=3955
+  _globals['_LISTCALENDARSREQUEST']._serialized_end=4043
+  _globals['_LISTCALENDARSRESPONSE']._serialized_start=4045
+  _globals['_LISTCALENDARSRESPONSE']._serialized_end=4144
+  _globals['_CREATECALENDARREQUEST']._serialized_start=4147
+  _globals['_CREATECALENDARREQUEST']._serialized_end=4328
+  _globals['_UPDATECALENDARREQUEST']._serialized_start=4331
+  _globals['_UPDATECALENDARREQUEST']._serialized_end=4500
+  _globals['_DELETECALENDARREQUEST']._serialized_start=4502
+  _globals['_DELETECALENDARREQUEST']._serialized_end=4617
+  _globals['_RUNJOBREQUEST']._serialized_start=4620
+  _globals['_RUNJOBREQUEST']._serialized_end=4864
+  _globals['_GETSCHEDULEREQUEST']._serialized_start=4866
+  _globals['_GETSCHEDULEREQUEST']._serialized_end=4937
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=4940
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=5142
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=5144
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=5243
+  _globals['_SCHEDULEJOBREQUEST']._serialized_start=5246
+  _globals['_SCHEDULEJOBREQUEST']._serialized_end=5514
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=5516
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=5610
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=5613
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=5742
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=5745
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=6005
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=6007
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=6109
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=6111
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=6187
+  _globals['_WATCHEXECUTIONSREQUEST']._serialized_start=6190
+  _globals['_WATCHEXECUTIONSREQUEST']._serialized_end=6390
+  _globals['_WATCHEXECUTIONSRESPONSE']._serialized_start=6393
+  _globals['_WATCHEXECUTIONSRESPONSE']._serialized_end=6540
+  _globals['_SCHEDULINGSERVICE']._serialized_start=6543
+  _globals['_SCHEDULINGSERVICE']._serialized_end=10483
 # @@protoc_insertion_point(module_scope)

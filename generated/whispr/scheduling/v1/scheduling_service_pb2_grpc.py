@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from whispr.scheduling.v1 import calendar_pb2 as whispr_dot_scheduling_dot_v1_dot_calendar__pb2
 from whispr.scheduling.v1 import execution_pb2 as whispr_dot_scheduling_dot_v1_dot_execution__pb2
 from whispr.scheduling.v1 import job_pb2 as whispr_dot_scheduling_dot_v1_dot_job__pb2
 from whispr.scheduling.v1 import schedule_pb2 as whispr_dot_scheduling_dot_v1_dot_schedule__pb2
@@ -101,6 +102,66 @@ class SchedulingServiceStub:
         self.DeleteSchedule = channel.unary_unary(
                 '/whispr.scheduling.v1.SchedulingService/DeleteSchedule',
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.DeleteScheduleRequest.SerializeToString,
+                response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+                _registered_method=True)
+        self.UpdateSchedule = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/UpdateSchedule',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.UpdateScheduleRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/PauseSchedule',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/ResumeSchedule',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.BackfillSchedule = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/BackfillSchedule',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BackfillScheduleRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.GetBackfill = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/GetBackfill',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetBackfillRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.CancelBackfill = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/CancelBackfill',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelBackfillRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.PreviewSchedule = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/PreviewSchedule',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PreviewScheduleRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PreviewScheduleResponse.FromString,
+                _registered_method=True)
+        self.GetCalendar = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/GetCalendar',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetCalendarRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.FromString,
+                _registered_method=True)
+        self.ListCalendars = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/ListCalendars',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListCalendarsRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListCalendarsResponse.FromString,
+                _registered_method=True)
+        self.CreateCalendar = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/CreateCalendar',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CreateCalendarRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.FromString,
+                _registered_method=True)
+        self.UpdateCalendar = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/UpdateCalendar',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.UpdateCalendarRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.FromString,
+                _registered_method=True)
+        self.DeleteCalendar = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/DeleteCalendar',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.DeleteCalendarRequest.SerializeToString,
                 response_deserializer=google_dot_protobuf_dot_empty__pb2.Empty.FromString,
                 _registered_method=True)
         self.GetExecution = channel.unary_unary(
@@ -223,6 +284,95 @@ class SchedulingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSchedule(self, request, context):
+        """Changes the fields of a schedule that the mask names. It takes effect at once: what is planned is replaced in the same
+        transaction, what has come due stays. A schedule that has completed becomes ACTIVE again if the change gives it a
+        firing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Pauses a schedule: from ACTIVE to PAUSED. What is planned goes; the times that pass while it is paused are accounted
+        for as a gap, so nothing bursts on resume. A one-off whose moment passes is SKIPPED (PAUSED) on resume. A PAUSED one
+        stays as it is; a COMPLETED one answers FAILED_PRECONDITION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Resumes a schedule: from PAUSED to ACTIVE. An ACTIVE one stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackfillSchedule(self, request, context):
+        """Runs the firings of a past range, with origin BACKFILL, at a bounded rate. The answer comes at once; the backfill goes
+        on by itself and survives restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBackfill(self, request, context):
+        """Gets a backfill with its progress.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBackfill(self, request, context):
+        """Ends a backfill: what it has not yet made is not made. One that has ended stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PreviewSchedule(self, request, context):
+        """Shows when a schedule would fire, without storing anything.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCalendar(self, request, context):
+        """Gets a calendar.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCalendars(self, request, context):
+        """Lists the calendars, by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCalendar(self, request, context):
+        """Creates a calendar.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCalendar(self, request, context):
+        """Changes a calendar; the plans of the schedules that use it follow in the background, within seconds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCalendar(self, request, context):
+        """Deletes a calendar. While schedules use it, FAILED_PRECONDITION; with `force` it is taken out of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetExecution(self, request, context):
         """Gets an execution.
         """
@@ -315,6 +465,66 @@ def add_SchedulingServiceServicer_to_server(servicer, server):
             'DeleteSchedule': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteSchedule,
                     request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.DeleteScheduleRequest.FromString,
+                    response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
+            ),
+            'UpdateSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSchedule,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.UpdateScheduleRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.SerializeToString,
+            ),
+            'BackfillSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.BackfillSchedule,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BackfillScheduleRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.SerializeToString,
+            ),
+            'GetBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBackfill,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetBackfillRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.SerializeToString,
+            ),
+            'CancelBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBackfill,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelBackfillRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.SerializeToString,
+            ),
+            'PreviewSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewSchedule,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PreviewScheduleRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PreviewScheduleResponse.SerializeToString,
+            ),
+            'GetCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCalendar,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetCalendarRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.SerializeToString,
+            ),
+            'ListCalendars': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCalendars,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListCalendarsRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListCalendarsResponse.SerializeToString,
+            ),
+            'CreateCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCalendar,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CreateCalendarRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.SerializeToString,
+            ),
+            'UpdateCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCalendar,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.UpdateCalendarRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.SerializeToString,
+            ),
+            'DeleteCalendar': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCalendar,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.DeleteCalendarRequest.FromString,
                     response_serializer=google_dot_protobuf_dot_empty__pb2.Empty.SerializeToString,
             ),
             'GetExecution': grpc.unary_unary_rpc_method_handler(
@@ -666,6 +876,330 @@ class SchedulingService:
             target,
             '/whispr.scheduling.v1.SchedulingService/DeleteSchedule',
             whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.DeleteScheduleRequest.SerializeToString,
+            google_dot_protobuf_dot_empty__pb2.Empty.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/UpdateSchedule',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.UpdateScheduleRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/PauseSchedule',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PauseScheduleRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/ResumeSchedule',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ResumeScheduleRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_schedule__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/BackfillSchedule',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BackfillScheduleRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/GetBackfill',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetBackfillRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/CancelBackfill',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelBackfillRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/PreviewSchedule',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PreviewScheduleRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.PreviewScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/GetCalendar',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetCalendarRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCalendars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/ListCalendars',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListCalendarsRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListCalendarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/CreateCalendar',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CreateCalendarRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/UpdateCalendar',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.UpdateCalendarRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_calendar__pb2.Calendar.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCalendar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/DeleteCalendar',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.DeleteCalendarRequest.SerializeToString,
             google_dot_protobuf_dot_empty__pb2.Empty.FromString,
             options,
             channel_credentials,

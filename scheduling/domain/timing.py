@@ -1,4 +1,4 @@
-"""Everything a schedule can say about when, as values: several specifications joined, exclusions taken away."""
+"""Timings: everything that a schedule can say about when, as values. `recurrence` says what they mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,45 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from enum import IntEnum, StrEnum
 
-from scheduling.domain.schedule import Cron, DstPolicy, Interval, Once, Timing
+
+class DstPolicy(StrEnum):
+    """What a fixed local time does on the days when clocks change (design §7)."""
+
+    FIRE_AFTER_GAP = "FIRE_AFTER_GAP"
+    SKIP_GAP = "SKIP_GAP"
+    LITERAL = "LITERAL"
+
+
+class CatchupPolicy(StrEnum):
+    """What happens to firings that nobody advanced in time."""
+
+    SKIP_MISSED = "SKIP_MISSED"
+    FIRE_ONCE_LATEST = "FIRE_ONCE_LATEST"
+    FIRE_ALL = "FIRE_ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """One firing at `time`; `after` is the delay it was asked for with, if it was one."""
+
+    time: datetime
+    after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Firings by a cron expression of 5 or 6 fields or an `@` name, read in the schedule's zone."""
+
+    expression: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Firings each `every`, at anchor + phase + n × every. Absolute time; anchor None is the Unix epoch."""
+
+    every: timedelta
+    phase: timedelta = timedelta(0)
+    anchor: datetime | None = None
 
 
 class Weekday(IntEnum):
@@ -68,6 +106,23 @@ Spec = Once | Cron | Interval | Calendar
 
 
 @dataclass(frozen=True, slots=True)
+class Union:
+    """Fires when any of the specifications does, once per instant."""
+
+    specs: tuple[Cron | Interval | Calendar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OnDeployment:
+    """Once per deployment of the service, `delay` after its start. Which instants those are, only the store knows."""
+
+    delay: timedelta
+
+
+When = Spec | Union | OnDeployment
+
+
+@dataclass(frozen=True, slots=True)
 class ExcludedDates:
     """Whole local dates."""
 
@@ -115,6 +170,30 @@ Exclusion = ExcludedDates | ExcludedPeriod | ExcludedWindow | ExcludedCron | Nam
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """Everything that decides the firing times of a schedule.
+
+    Bounds are half-open, `[start, end)`. `max_firings` None means no limit.
+    """
+
+    when: When
+    time_zone: str = "UTC"
+    start: datetime | None = None
+    end: datetime | None = None
+    max_firings: int | None = None
+    jitter: timedelta = timedelta(0)
+    dst_policy: DstPolicy = DstPolicy.FIRE_AFTER_GAP
+    catchup_policy: CatchupPolicy = CatchupPolicy.FIRE_ONCE_LATEST
+    catchup_window: timedelta | None = None
+    exclusions: tuple[Exclusion, ...] = ()
+
+    @property
+    def is_recurring(self) -> bool:
+        """Whether it may fire more than once."""
+        return not isinstance(self.when, Once | OnDeployment)
+
+
+@dataclass(frozen=True, slots=True)
 class Recurrence:
     """The union of `specs` without what `exclusions` cover, within [start, end). The other fields are as in Timing."""
 
@@ -128,9 +207,17 @@ class Recurrence:
 
 
 def recurrence_of(timing: Timing) -> Recurrence:
-    """The same firings as a Recurrence of one specification."""
+    """The firings of a timing as specifications that are joined; none for those that the clock does not decide."""
+    match timing.when:
+        case Union(specs=specs):
+            joined: tuple[Spec, ...] = specs
+        case OnDeployment():
+            joined = ()
+        case spec:
+            joined = (spec,)
     return Recurrence(
-        (timing.when,),
+        joined,
+        timing.exclusions,
         time_zone=timing.time_zone,
         start=timing.start,
         end=timing.end,

@@ -1,0 +1,263 @@
+"""Shared calendars, and the plans that follow when one changes or when the zone database does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg.rows import dict_row
+
+from scheduling.domain.calendar import SharedCalendar
+from scheduling.domain.errors import AlreadyExists, WrongState
+from scheduling.domain.recurrence import next_fire, zone_version
+from scheduling.domain.timing import NamedCalendar
+from scheduling.operations.ports import CalendarChange
+from scheduling.storage import rows
+from scheduling.storage.advancing import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS
+from scheduling.storage.database import NOW, Database
+from scheduling.storage.leading import TERM_HOLDS
+from scheduling.storage.lists import Position
+from scheduling.storage.planning import calendars_of, owner_of, plan_record
+from scheduling.storage.tables import calendars, schedules
+from scheduling.storage.timings import exclusions_to_json, plain_exclusions
+
+_MARK_ZONES = f"""
+UPDATE schedules SET stale = true WHERE uid IN (
+    SELECT uid FROM schedules
+    WHERE zone_version <> %(version)s AND evaluated_until < 'infinity' AND NOT stale AND {TERM_HOLDS}
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+"""
+# An infinite time cannot be read: nothing more to evaluate reads as NULL.
+_STALE_COLUMNS = ", ".join(
+    "nullif(s.evaluated_until, 'infinity') AS until" if column.name == "evaluated_until" else f"s.{column.name}"
+    for column in schedules.c
+)
+_STALE = f"""
+SELECT {_STALE_COLUMNS}, {NOW} AS moment FROM schedules s WHERE s.stale AND {TERM_HOLDS}
+ORDER BY s.uid LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+_DROP = f"""
+DELETE FROM executions
+WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND state IN ('PENDING', 'QUEUED') AND attempt = 0
+  AND nominal_time > {NOW}
+"""
+_MOVED = f"""
+UPDATE schedules s
+SET stale = false, zone_version = %(version)s, timing_time = {NOW},
+    evaluated_until = CASE WHEN i.moved THEN i.until ELSE s.evaluated_until END,
+    moved_time = CASE WHEN i.moved THEN {NOW} ELSE s.moved_time END,
+    moved_from = CASE WHEN i.moved THEN i.before ELSE s.moved_from END
+FROM unnest(%(uid)s::uuid[], %(moved)s::bool[], %(until)s::timestamptz[], %(before)s::timestamptz[])
+     AS i (uid, moved, until, before)
+WHERE s.uid = i.uid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What one round did: schedules looked at, the ids (job, schedule) of those whose plan moved, and whether more
+    wait.
+    """
+
+    looked_at: int
+    moved: tuple[str, ...]
+    more: bool
+
+
+class CalendarStore:
+    """The calendar part of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create_calendar(self, calendar: SharedCalendar) -> SharedCalendar:
+        """Stores a calendar. Raises AlreadyExists."""
+        values = {
+            "calendar_id": calendar.calendar_id,
+            "uid": calendar.uid,
+            "display_name": calendar.display_name,
+            "exclusions": exclusions_to_json(calendar.exclusions),
+            "time_zone": calendar.time_zone,
+        }
+        async with self._database.begin() as connection:
+            try:
+                await connection.execute(calendars.insert().values(**values))
+            except sa.exc.IntegrityError as error:
+                raise AlreadyExists(
+                    f"calendar {calendar.calendar_id!r} exists already",
+                    resource_type="scheduling.whispr/Calendar",
+                    name=calendar.name,
+                ) from error
+        found = await self.get_calendar(calendar.calendar_id)
+        assert found is not None
+        return found
+
+    async def get_calendar(self, calendar_id: str) -> SharedCalendar | None:
+        """The calendar of that id."""
+        async with self._database.begin() as connection:
+            select = _select().where(calendars.c.calendar_id == calendar_id)
+            row = (await connection.execute(select)).mappings().first()
+        return None if row is None else _calendar(row)
+
+    async def get_calendars(self, ids: Sequence[str]) -> dict[str, SharedCalendar]:
+        """Those of the calendars that exist, by id."""
+        async with self._database.begin() as connection:
+            found = await connection.execute(_select().where(calendars.c.calendar_id.in_(ids)))
+            return {row["calendar_id"]: _calendar(row) for row in found.mappings()}
+
+    async def list_calendars(self, after: str, size: int) -> tuple[Sequence[SharedCalendar], Position | None]:
+        """One page, by id."""
+        select = _select().where(calendars.c.calendar_id > after).order_by(calendars.c.calendar_id).limit(size + 1)
+        async with self._database.begin() as connection:
+            found = (await connection.execute(select)).mappings().all()
+        page = [_calendar(row) for row in found[:size]]
+        return page, (page[-1].calendar_id,) if len(found) > size else None
+
+    async def update_calendar(self, calendar: SharedCalendar, change: CalendarChange) -> SharedCalendar | None:
+        """Changes the calendar if its revision is still that of `calendar`, and marks the schedules that use it."""
+        values: dict[str, Any] = {}
+        if change.display_name is not None:
+            values["display_name"] = change.display_name
+        if change.exclusions is not None:
+            values["exclusions"] = exclusions_to_json(change.exclusions)
+        if change.time_zone is not None:
+            values["time_zone"] = change.time_zone or None
+        async with self._database.maintain() as connection:
+            updated = await connection.execute(
+                calendars.update()
+                .where(calendars.c.uid == calendar.uid, calendars.c.revision == calendar.revision)
+                .values(**values, revision=calendars.c.revision + 1, update_time=sa.func.now())
+            )
+            if not updated.rowcount:
+                return None
+            if change.exclusions is not None or change.time_zone is not None:
+                await connection.execute(_mark(calendar.calendar_id))
+        return await self.get_calendar(calendar.calendar_id)
+
+    async def delete_calendar(self, calendar: SharedCalendar, *, force: bool) -> bool:
+        """Deletes the calendar at that revision; False if it was changed in between. Raises WrongState while it is
+        used.
+        """
+        uses = schedules.c.calendar_ids.contains([calendar.calendar_id])
+        async with self._database.maintain() as connection:
+            locked = await connection.execute(
+                sa.select(calendars.c.uid)
+                .where(calendars.c.uid == calendar.uid, calendars.c.revision == calendar.revision)
+                .with_for_update()
+            )
+            if locked.first() is None:
+                return False
+            count = await connection.scalar(sa.select(sa.func.count()).select_from(schedules).where(uses))
+            if count and not force:
+                raise WrongState(
+                    f"{calendar.name} is used by {count} schedules; take it out of them or set force",
+                    subject=calendar.name,
+                    reason="CALENDAR_USED",
+                )
+            if count:
+                without = sa.text(
+                    "(SELECT coalesce(jsonb_agg(e), '[]') FROM jsonb_array_elements(exclusions) AS e "
+                    "WHERE e ->> 'calendar' IS DISTINCT FROM :calendar)"
+                ).bindparams(calendar=calendar.calendar_id)
+                await connection.execute(
+                    schedules.update()
+                    .where(uses)
+                    .values(
+                        exclusions=without,
+                        calendar_ids=sa.func.array_remove(schedules.c.calendar_ids, calendar.calendar_id),
+                        stale=True,
+                        revision=schedules.c.revision + 1,
+                    )
+                )
+            await connection.execute(calendars.delete().where(calendars.c.uid == calendar.uid))
+        return True
+
+    async def mark_other_zone_versions(self, term: int, limit: int = 20_000) -> int:
+        """Marks schedules whose plan was made with another version of the zone database; returns how many."""
+        async with self._database.hot() as connection:
+            cursor = await connection.execute(
+                _MARK_ZONES, {"now": self._database.now(), "version": zone_version(), "term": term, "limit": limit}
+            )
+            return max(cursor.rowcount, 0)
+
+    async def move_stale_plans(self, term: int, limit: int = 2000) -> Moved:
+        """Looks at up to `limit` marked schedules again and moves the plans that are no longer right.
+
+        By schedules_stale; locks the schedules and skips those that somebody changes right now. One transaction.
+        """
+        now = self._database.now()
+        async with self._database.hot() as connection, connection.transaction():
+            cursor = connection.cursor(row_factory=dict_row)
+            await cursor.execute("SET LOCAL statement_timeout = '30s'")
+            await cursor.execute(_STALE, {"now": now, "term": term, "limit": limit})
+            stale = await cursor.fetchall()
+            if not stale:
+                return Moved(0, (), more=False)
+            named = await calendars_of(cursor, stale)
+            await cursor.execute(JOBS_OF, {"uids": [row["job_uid"] for row in stale]})
+            jobs = {row["uid"]: row for row in await cursor.fetchall()}
+            moves = [(row, *_move(row, named)) for row in stale]
+            moved = [(row, nominal) for row, is_moved, nominal in moves if is_moved and row["job_uid"] in jobs]
+            await cursor.execute(_DROP, {"now": now, "uids": [row["uid"] for row, _ in moved]})
+            plans = [
+                plan_record(owner_of(jobs[row["job_uid"]]), row, rows.timing(row, named), nominal, row["moment"])
+                for row, nominal in moved
+                if nominal is not None
+            ]
+            if plans:
+                await cursor.execute(INSERT_PLANS, {"now": now, **{n: [p[n] for p in plans] for n in PLAN_COLUMNS}})
+            await cursor.execute(
+                _MOVED,
+                {
+                    "now": now,
+                    "version": zone_version(),
+                    "uid": [row["uid"] for row, _, _ in moves],
+                    "moved": [is_moved for _, is_moved, _ in moves],
+                    "until": ["infinity" if nominal is None else nominal.isoformat() for _, _, nominal in moves],
+                    "before": [row["until"] for row, _, _ in moves],
+                },
+            )
+        names = tuple(f"jobs/{jobs[row['job_uid']]['job_id']}/schedules/{row['schedule_id']}" for row, _ in moved)
+        return Moved(len(stale), names, more=len(stale) == limit)
+
+
+def _move(row: Any, named: dict[str, NamedCalendar]) -> tuple[bool, datetime | None]:
+    """Whether the plan is no longer right, and what it should be."""
+    timing = rows.timing(row, named)
+    if not timing.is_recurring or row["paused"]:
+        return False, None
+    if timing.max_firings is not None and row["fired_count"] >= timing.max_firings:
+        return False, None
+    until, now = row["until"], row["moment"]
+    if until is not None and until <= now:
+        # Its plan has come due: what follows is planned by advancing, which reads the calendars as they are now.
+        return False, None
+    nominal = next_fire(timing, now)
+    return nominal != until, nominal
+
+
+def _mark(calendar_id: str) -> sa.Update:
+    return schedules.update().where(schedules.c.calendar_ids.contains([calendar_id])).values(stale=True)
+
+
+def _select() -> sa.Select[Any]:
+    used = sa.text("(SELECT count(*) FROM schedules s WHERE s.calendar_ids @> ARRAY[calendars.calendar_id]) AS used")
+    return sa.select(*calendars.c, used)
+
+
+def _calendar(row: Any) -> SharedCalendar:
+    return SharedCalendar(
+        uid=row["uid"],
+        calendar_id=row["calendar_id"],
+        display_name=row["display_name"],
+        exclusions=plain_exclusions(row["exclusions"]),
+        time_zone=row["time_zone"],
+        revision=row["revision"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        schedule_count=row["used"],
+    )

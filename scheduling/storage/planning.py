@@ -1,0 +1,170 @@
+"""Plans: what a schedule has ahead, taken away and made anew, in the transaction that changes the schedule.
+
+Used by everything that changes when a schedule fires: updates, pauses, calendars, zone versions. The caller holds the
+lock of the schedule's row, so that nobody advances it meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from psycopg import AsyncCursor
+from psycopg.rows import DictRow
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from scheduling.domain.execution import Origin, Reason
+from scheduling.domain.ids import uuid7
+from scheduling.domain.job import OverlapPolicy
+from scheduling.domain.lifecycle import State
+from scheduling.domain.recurrence import fires_between, jittered
+from scheduling.domain.timing import NamedCalendar, Once, OnDeployment, Timing
+from scheduling.storage.creation import overlap_column
+from scheduling.storage.tables import calendars, executions, schedule_gaps, schedules
+from scheduling.storage.timings import plain_exclusions
+
+#: Firings that a gap counts one by one; longer ones are told as at least so many.
+COUNTED_FIRINGS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a plan takes over from its job."""
+
+    uid: UUID
+    target: str
+    queue: str
+    owner: str
+    max_age: Any
+    retention_days: int | None
+    overlap_policy: str | None
+
+
+def owner_of(job: Mapping[Any, Any]) -> Owner:
+    """The part of a row of `jobs` that plans need."""
+    return Owner(
+        *(job[name] for name in ("uid", "target", "queue", "owner", "max_age", "retention_days", "overlap_policy"))
+    )
+
+
+async def named_calendars(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, NamedCalendar]:
+    """The shared calendars of these ids that exist."""
+    wanted = sorted(set(ids))
+    if not wanted:
+        return {}
+    found = await connection.execute(sa.select(calendars).where(calendars.c.calendar_id.in_(wanted)))
+    return {
+        row["calendar_id"]: NamedCalendar(row["calendar_id"], plain_exclusions(row["exclusions"]), row["time_zone"])
+        for row in found.mappings()
+    }
+
+
+_CALENDARS = "SELECT calendar_id, exclusions, time_zone FROM calendars WHERE calendar_id = ANY(%(ids)s::text[])"
+
+
+async def calendars_of(cursor: AsyncCursor[DictRow], found: Iterable[Mapping[str, Any]]) -> dict[str, NamedCalendar]:
+    """The shared calendars that rows of `schedules` name; none are asked for when none are named."""
+    ids = sorted({name for row in found for name in row["calendar_ids"]})
+    if not ids:
+        return {}
+    await cursor.execute(_CALENDARS, {"ids": ids})
+    return {
+        row["calendar_id"]: NamedCalendar(row["calendar_id"], plain_exclusions(row["exclusions"]), row["time_zone"])
+        for row in await cursor.fetchall()
+    }
+
+
+def plan_record(
+    owner: Owner,
+    schedule: Mapping[Any, Any],
+    timing: Timing,
+    nominal: datetime,
+    now: datetime,
+    *,
+    origin: Origin = Origin.SCHEDULED,
+    ready: datetime | None = None,
+    overlap: str | None = None,
+) -> dict[str, Any]:
+    """One planned execution as a row. `ready` defaults to the nominal time plus jitter."""
+    due = jittered(timing, schedule["uid"], nominal) if ready is None else ready
+    policy = None if owner.overlap_policy is None else OverlapPolicy(owner.overlap_policy)
+    recurring = timing.is_recurring and origin is Origin.SCHEDULED
+    return {
+        "uid": uuid7(now),
+        "job_uid": owner.uid,
+        "schedule_uid": schedule["uid"],
+        "schedule_id": schedule["schedule_id"],
+        "origin": origin.value,
+        "target": owner.target,
+        "queue": owner.queue,
+        "owner": owner.owner,
+        "state": State.PENDING.value,
+        "nominal_time": nominal,
+        "due_time": due,
+        "ready_time": due,
+        "expire_time": due + owner.max_age,
+        "request": schedule["request"],
+        "request_type": schedule["request_type"],
+        "retention_days": owner.retention_days,
+        "recurring": recurring,
+        "overlap": overlap if origin is not Origin.SCHEDULED else overlap_column(policy, recurring=recurring),
+    }
+
+
+async def drop_plans(connection: AsyncConnection, schedule_uids: Sequence[UUID], now: datetime) -> None:
+    """Takes away what is planned and not yet running; records, whose nominal time has come, stay."""
+    await connection.execute(
+        executions.delete().where(
+            executions.c.schedule_uid.in_(schedule_uids),
+            executions.c.origin == Origin.SCHEDULED.value,
+            executions.c.state.in_([State.PENDING.value, State.QUEUED.value]),
+            executions.c.attempt == 0,
+            executions.c.nominal_time > now,
+        )
+    )
+
+
+async def write_gap(
+    connection: AsyncConnection, uid: UUID, timing: Timing, after: datetime, until: datetime, reason: Reason
+) -> int:
+    """Accounts for the firings in (after, until] as one gap; returns how many there are."""
+    if not timing.is_recurring or until <= after:
+        return 0
+    fires = fires_between(timing, after, until, COUNTED_FIRINGS)
+    if fires:
+        await connection.execute(
+            schedule_gaps.insert().values(
+                schedule_uid=uid, from_time=fires[0], to_time=fires[-1], firings=len(fires), reason=reason.value
+            )
+        )
+        await connection.execute(
+            schedules.update().where(schedules.c.uid == uid).values(missed_count=schedules.c.missed_count + len(fires))
+            if reason is Reason.MISSED
+            else count_skipped(uid, reason, len(fires))
+        )
+    return len(fires)
+
+
+def count_skipped(uid: UUID, reason: Reason, count: int) -> sa.Update:
+    """Adds to the schedule's counter of skipped firings."""
+    before = sa.func.coalesce(sa.cast(schedules.c.skipped[reason.value].astext, sa.BigInteger), 0)
+    grown = sa.func.jsonb_build_object(reason.value, before + count)
+    return (
+        schedules.update()
+        .where(schedules.c.uid == uid)
+        .values(skipped=schedules.c.skipped.op("||", return_type=schedules.c.skipped.type)(grown))
+    )
+
+
+def is_clockwork(timing: Timing) -> bool:
+    """Whether the clock alone decides when it fires."""
+    return not isinstance(timing.when, OnDeployment)
+
+
+def once_time(timing: Timing) -> datetime | None:
+    """The moment of a one-off, None for anything else."""
+    return timing.when.time if isinstance(timing.when, Once) else None
