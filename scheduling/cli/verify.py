@@ -38,7 +38,9 @@ def run_verify(since_text: str | None) -> int:
 
 
 async def _verify(url: str, since: datetime) -> int:
-    async with Database(url, application="whispr-scheduling-verify", size=2) as database:
+    # Nobody waits for it: a long history may take its time.
+    patience = timedelta(minutes=5)
+    async with Database(url, application="whispr-scheduling-verify", size=2, hot_timeout=patience) as database:
         store = VerifyingStore(database)
         accounts = [audit(ledger, now) async for ledger, now in store.ledgers(since)]
         lost, stuck = await store.lost_one_offs(), await store.stuck()
@@ -64,8 +66,9 @@ def _problems(account: Account) -> str:
         ("doubled", account.doubled),
         ("unexpected", account.unexpected),
     )
-    return "; ".join(
-        f"{len(times)} {kind} ({', '.join(time.isoformat() for time in times[:SHOWN])}{' …' if len(times) > SHOWN else ''})"
-        for kind, times in kinds
-        if times
-    )
+    return "; ".join(f"{len(times)} {kind} ({_shown(times)})" for kind, times in kinds if times)
+
+
+def _shown(times: tuple[datetime, ...]) -> str:
+    more = " …" if len(times) > SHOWN else ""
+    return ", ".join(time.isoformat() for time in times[:SHOWN]) + more

@@ -16,9 +16,11 @@ from scheduling.operations.jobs import get_job
 from scheduling.operations.ports import NewBackfill, Ports
 from scheduling.operations.schedules import get_schedule
 
-RESOURCE = "scheduling.whispr/Backfill"
+RESOURCE = "Backfill"
 _PREFIX = "b-"
 _MICROSECOND = timedelta(microseconds=1)
+#: How long before its own creation a schedule may be backfilled.
+_EARLIEST = timedelta(days=3660)
 
 
 async def backfill_schedule(
@@ -47,6 +49,8 @@ async def backfill_schedule(
         )
     if job.state is JobState.CANCELLED:
         raise WrongState(f"{job.name} is CANCELLED; create another job", subject=job.name, reason="JOB_CANCELLED")
+    if start < schedule.create_time - _EARLIEST:
+        violations.append(Violation("start_time", f"lies more than {_EARLIEST.days} days before the schedule's creation"))
     if end <= start:
         violations.append(Violation("end_time", "expected an instant after start_time"))
     if end > now:

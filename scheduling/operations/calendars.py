@@ -14,7 +14,7 @@ from scheduling.operations import checks
 from scheduling.operations.drafts import CalendarDraft
 from scheduling.operations.ports import CalendarChange, Page, Ports
 
-RESOURCE = "scheduling.whispr/Calendar"
+RESOURCE = "Calendar"
 _BOUND = {"calendars": ""}
 
 

@@ -22,13 +22,15 @@ def read_mask(
     immutable: Collection[str] = (),
     inner: Collection[str] = (),
 ) -> frozenset[str]:
-    """The paths of a mask that is not empty, with a violation for each that may not be named.
+    """The paths of a mask that is not empty; a violation for each that may not be named, which is left out.
 
     `inner` may be named too, but is not listed in what callers are told.
     """
     descriptor = cast("Descriptor", resource.DESCRIPTOR)
+    named = set()
     for index, path in enumerate(paths):
         if path in allowed or path in inner:
+            named.add(path)
             continue
         field = f"update_mask.paths[{index}]"
         first = path.partition(".")[0]
@@ -40,7 +42,7 @@ def read_mask(
         else:
             noun = descriptor.name.lower()
             findings.add(field, f"is no field of a {noun} that can be changed; {told}", "UNKNOWN_FIELD")
-    return frozenset(paths)
+    return frozenset(named)
 
 
 def fields_set(resource: Message) -> frozenset[str]:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from psycopg.rows import dict_row
+from psycopg import AsyncCursor
+from psycopg.rows import DictRow, dict_row
 
-from scheduling.domain.advance import Advance, advance
+from scheduling.domain.advance import MISSED_AFTER, Advance, advance
 from scheduling.domain.execution import Reason
 from scheduling.domain.recurrence import jittered, zone_version
 from scheduling.domain.timing import Timing
@@ -17,6 +19,8 @@ from scheduling.storage import rows
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.planning import Owner, calendars_of, owner_of, plan_record
+
+_MICROSECOND = timedelta(microseconds=1)
 
 _DUE = f"""
 SELECT s.*, {NOW} AS moment FROM schedules s
@@ -26,7 +30,16 @@ ORDER BY s.evaluated_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 JOBS_OF = """
 SELECT uid, job_id, target, queue, owner, max_age, retention_days, overlap_policy FROM jobs
-WHERE uid = ANY(%(uids)s::uuid[])
+WHERE uid = ANY(%(uids)s::uuid[]) AND cancel_time IS NULL
+"""
+# The plan that a schedule which was not advanced in time still has: nobody looked at it either, so it is as missed as
+# those after it. By executions_firing.
+_UNPLAN_MISSED = f"""
+DELETE FROM executions e
+USING unnest(%(uids)s::uuid[], %(nominals)s::timestamptz[]) AS i (uid, nominal)
+WHERE e.schedule_uid = i.uid AND e.nominal_time = i.nominal AND e.origin = 'SCHEDULED' AND e.state = 'PENDING'
+  AND e.attempt = 0 AND e.held_by IS NULL AND e.queue_time IS NULL AND e.ready_time < {NOW} - %(missed_after)s::interval
+RETURNING e.schedule_uid
 """
 
 _MOVE = """
@@ -104,11 +117,9 @@ class AdvancingStore:
             jobs = {row["uid"]: row for row in await cursor.fetchall()}
             named = await calendars_of(cursor, due)
             timings = {row["uid"]: rows.timing(row, named) for row in due}
-            steps = [
-                (row, advance(timings[row["uid"]], row["evaluated_until"], row["moment"], ahead))
-                for row in due
-                if row["job_uid"] in jobs
-            ]
+            due = [row for row in due if row["job_uid"] in jobs]
+            unplanned = await self._unplan_missed(cursor, due)
+            steps = [(row, advance(timings[row["uid"]], _since(row, unplanned), row["moment"], ahead)) for row in due]
             await cursor.execute(
                 _MOVE,
                 {
@@ -149,6 +160,28 @@ class AdvancingStore:
             missed=sum(gap.firings for _, gap in gaps),
             more=len(due) == limit or any(step.more for _, step in done),
         )
+
+    async def _unplan_missed(self, cursor: AsyncCursor[DictRow], due: Sequence[DictRow]) -> set[UUID]:
+        """Takes away the plans that were missed; returns whose."""
+        behind = [row for row in due if row["evaluated_until"] < row["moment"] - MISSED_AFTER]
+        if not behind:
+            return set()
+        await cursor.execute(
+            _UNPLAN_MISSED,
+            {
+                "now": self._database.now(),
+                "missed_after": MISSED_AFTER,
+                "uids": [row["uid"] for row in behind],
+                "nominals": [row["evaluated_until"] for row in behind],
+            },
+        )
+        return {row["schedule_uid"] for row in await cursor.fetchall()}
+
+
+def _since(row: DictRow, unplanned: set[UUID]) -> datetime:
+    """What the schedule is accounted for up to: just before the plan that was taken away, if it was."""
+    until: datetime = row["evaluated_until"]
+    return until - _MICROSECOND if row["uid"] in unplanned else until
 
 
 def _plans(schedule: Any, timing: Timing, owner: Owner, step: Advance, moment: datetime) -> Sequence[dict[str, Any]]:

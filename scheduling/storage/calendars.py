@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
-from psycopg.rows import dict_row
+from psycopg.rows import DictRow, dict_row
 
 from scheduling.domain.calendar import SharedCalendar
 from scheduling.domain.errors import AlreadyExists, WrongState
 from scheduling.domain.recurrence import next_fire, zone_version
-from scheduling.domain.timing import NamedCalendar
+from scheduling.domain.timing import Timing
 from scheduling.operations.ports import CalendarChange
 from scheduling.storage import rows
 from scheduling.storage.advancing import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.lists import Position
-from scheduling.storage.planning import calendars_of, owner_of, plan_record
+from scheduling.storage.planning import calendars_of, owner_of, plan_record, plans_ahead
 from scheduling.storage.tables import calendars, schedules
 from scheduling.storage.timings import exclusions_to_json, plain_exclusions
 
@@ -44,15 +46,21 @@ _DROP = f"""
 DELETE FROM executions
 WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND state IN ('PENDING', 'QUEUED') AND attempt = 0
   AND nominal_time > {NOW}
+RETURNING schedule_uid, nominal_time, recurring AND queue_time IS NOT NULL AS released
+"""
+_TAKEN = f"""
+SELECT schedule_uid, nominal_time FROM executions
+WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND nominal_time > {NOW}
 """
 _MOVED = f"""
 UPDATE schedules s
 SET stale = false, zone_version = %(version)s, timing_time = {NOW},
     evaluated_until = CASE WHEN i.moved THEN i.until ELSE s.evaluated_until END,
+    fired_count = s.fired_count - i.revoked,
     moved_time = CASE WHEN i.moved THEN {NOW} ELSE s.moved_time END,
     moved_from = CASE WHEN i.moved THEN i.before ELSE s.moved_from END
-FROM unnest(%(uid)s::uuid[], %(moved)s::bool[], %(until)s::timestamptz[], %(before)s::timestamptz[])
-     AS i (uid, moved, until, before)
+FROM unnest(%(uid)s::uuid[], %(moved)s::bool[], %(until)s::timestamptz[], %(before)s::timestamptz[],
+            %(revoked)s::int8[]) AS i (uid, moved, until, before, revoked)
 WHERE s.uid = i.uid
 """
 
@@ -89,7 +97,7 @@ class CalendarStore:
             except sa.exc.IntegrityError as error:
                 raise AlreadyExists(
                     f"calendar {calendar.calendar_id!r} exists already",
-                    resource_type="scheduling.whispr/Calendar",
+                    resource_type="Calendar",
                     name=calendar.name,
                 ) from error
         found = await self.get_calendar(calendar.calendar_id)
@@ -200,14 +208,29 @@ class CalendarStore:
             named = await calendars_of(cursor, stale)
             await cursor.execute(JOBS_OF, {"uids": [row["job_uid"] for row in stale]})
             jobs = {row["uid"]: row for row in await cursor.fetchall()}
-            moves = [(row, *_move(row, named)) for row in stale]
-            moved = [(row, nominal) for row, is_moved, nominal in moves if is_moved and row["job_uid"] in jobs]
-            await cursor.execute(_DROP, {"now": now, "uids": [row["uid"] for row, _ in moved]})
-            plans = [
-                plan_record(owner_of(jobs[row["job_uid"]]), row, rows.timing(row, named), nominal, row["moment"])
-                for row, nominal in moved
-                if nominal is not None
-            ]
+            timings = {row["uid"]: rows.timing(row, named) for row in stale}
+            moved = [row for row in stale if row["job_uid"] in jobs and _is_moved(row, timings[row["uid"]])]
+            uids = [row["uid"] for row in moved]
+            await cursor.execute(_DROP, {"now": now, "uids": uids})
+            dropped: dict[UUID, set[datetime]] = defaultdict(set)
+            revoked = Counter[UUID]()
+            for gone in await cursor.fetchall():
+                dropped[gone["schedule_uid"]].add(gone["nominal_time"])
+                revoked[gone["schedule_uid"]] += gone["released"]
+            # Ahead of time, but running already, or cancelled by a caller: not planned again.
+            taken: dict[UUID, set[datetime]] = defaultdict(set)
+            await cursor.execute(_TAKEN, {"now": now, "uids": uids})
+            for row in await cursor.fetchall():
+                taken[row["schedule_uid"]].add(row["nominal_time"])
+            reached: dict[UUID, datetime | None] = {}
+            plans = []
+            for row in moved:
+                uid, timing = row["uid"], timings[row["uid"]]
+                if row["until"] is not None and row["until"] not in dropped[uid]:
+                    taken[uid].add(row["until"])
+                nominals, reached[uid] = plans_ahead(timing, row["moment"], taken[uid])
+                owner = owner_of(jobs[row["job_uid"]])
+                plans += [plan_record(owner, row, timing, nominal, row["moment"]) for nominal in nominals]
             if plans:
                 await cursor.execute(INSERT_PLANS, {"now": now, **{n: [p[n] for p in plans] for n in PLAN_COLUMNS}})
             await cursor.execute(
@@ -215,29 +238,32 @@ class CalendarStore:
                 {
                     "now": now,
                     "version": zone_version(),
-                    "uid": [row["uid"] for row, _, _ in moves],
-                    "moved": [is_moved for _, is_moved, _ in moves],
-                    "until": ["infinity" if nominal is None else nominal.isoformat() for _, _, nominal in moves],
-                    "before": [row["until"] for row, _, _ in moves],
+                    "uid": [row["uid"] for row in stale],
+                    "moved": [row["uid"] in reached for row in stale],
+                    "until": [_until(reached.get(row["uid"])) for row in stale],
+                    "before": [row["until"] for row in stale],
+                    "revoked": [revoked[row["uid"]] for row in stale],
                 },
             )
-        names = tuple(f"jobs/{jobs[row['job_uid']]['job_id']}/schedules/{row['schedule_id']}" for row, _ in moved)
+        names = tuple(f"jobs/{jobs[row['job_uid']]['job_id']}/schedules/{row['schedule_id']}" for row in moved)
         return Moved(len(stale), names, more=len(stale) == limit)
 
 
-def _move(row: Any, named: dict[str, NamedCalendar]) -> tuple[bool, datetime | None]:
-    """Whether the plan is no longer right, and what it should be."""
-    timing = rows.timing(row, named)
+def _is_moved(row: DictRow, timing: Timing) -> bool:
+    """Whether the plan is no longer right."""
     if not timing.is_recurring or row["paused"]:
-        return False, None
+        return False
     if timing.max_firings is not None and row["fired_count"] >= timing.max_firings:
-        return False, None
+        return False
     until, now = row["until"], row["moment"]
     if until is not None and until <= now:
         # Its plan has come due: what follows is planned by advancing, which reads the calendars as they are now.
-        return False, None
-    nominal = next_fire(timing, now)
-    return nominal != until, nominal
+        return False
+    return next_fire(timing, now) != until
+
+
+def _until(reached: datetime | None) -> str:
+    return "infinity" if reached is None else reached.isoformat()
 
 
 def _mark(calendar_id: str) -> sa.Update:

@@ -109,6 +109,8 @@ def _insert(table: str, prefix: str, columns: dict[str, str], order: str, more: 
 
 _SCHEDULE_MORE = {
     "calendar_ids": "string_to_array(i.calendar_ids, ' ')",
+    # A calendar may have changed since it was read: the leader looks once more.
+    "stale": "i.calendar_ids <> ''",
     "create_time": NOW,
     "update_time": NOW,
 }

@@ -173,6 +173,10 @@ class Database:
         """NOW for SQLAlchemy's statements."""
         return sa.func.now() if self._now is None else sa.literal(self._now(), sa.DateTime(timezone=True))
 
+    def moment_after_waiting(self) -> sa.ColumnElement[datetime]:
+        """The moment of the statement rather than of its transaction, which may have waited for a lock since."""
+        return sa.func.clock_timestamp() if self._now is None else self.moment()
+
     def stats(self) -> tuple[int, int]:
         """Hot connections in use, and how many there may be."""
         stats = self._hot.get_stats()

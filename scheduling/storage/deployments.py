@@ -47,14 +47,15 @@ class DeploymentStore:
                 return None
             start: datetime = begun["start_time"]
             await cursor.execute(_SCHEDULES)
+            stored = await cursor.fetchall()
+            await cursor.execute(JOBS_OF, {"uids": [row["job_uid"] for row in stored]})
+            owners = {row["uid"]: owner_of(row) for row in await cursor.fetchall()}
             found = [
                 (row, timing)
-                for row in await cursor.fetchall()
+                for row in stored
                 for timing in [rows.timing(row)]
-                if timing.max_firings is None or row["fired_count"] < timing.max_firings
+                if row["job_uid"] in owners and (timing.max_firings is None or row["fired_count"] < timing.max_firings)
             ]
-            await cursor.execute(JOBS_OF, {"uids": [row["job_uid"] for row, _ in found]})
-            owners = {row["uid"]: owner_of(row) for row in await cursor.fetchall()}
             plans = []
             for row, timing in found:
                 assert isinstance(timing.when, OnDeployment)

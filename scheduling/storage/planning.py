@@ -6,7 +6,7 @@ lock of the schedule's row, so that nobody advances it meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,11 +17,12 @@ from psycopg import AsyncCursor
 from psycopg.rows import DictRow
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.advance import STEP_LIMIT
 from scheduling.domain.execution import Origin, Reason
 from scheduling.domain.ids import uuid7
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.lifecycle import State
-from scheduling.domain.recurrence import fires_between, jittered
+from scheduling.domain.recurrence import fires_between, jittered, next_fire
 from scheduling.domain.timing import NamedCalendar, Once, OnDeployment, Timing
 from scheduling.storage.creation import overlap_column
 from scheduling.storage.tables import calendars, executions, schedule_gaps, schedules
@@ -115,17 +116,71 @@ def plan_record(
     }
 
 
-async def drop_plans(connection: AsyncConnection, schedule_uids: Sequence[UUID], now: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Plans that were taken away. `released` is how many of them had been released early, which counted as fired."""
+
+    nominals: frozenset[datetime]
+    released: int
+
+
+async def drop_plans(connection: AsyncConnection, uid: UUID, now: datetime) -> Dropped:
     """Takes away what is planned and not yet running; records, whose nominal time has come, stay."""
-    await connection.execute(
-        executions.delete().where(
-            executions.c.schedule_uid.in_(schedule_uids),
+    gone = await connection.execute(
+        executions.delete()
+        .where(
+            executions.c.schedule_uid == uid,
             executions.c.origin == Origin.SCHEDULED.value,
             executions.c.state.in_([State.PENDING.value, State.QUEUED.value]),
             executions.c.attempt == 0,
             executions.c.nominal_time > now,
         )
+        .returning(executions.c.nominal_time, executions.c.recurring & executions.c.queue_time.is_not(None))
     )
+    found = gone.all()
+    dropped = Dropped(frozenset(row[0] for row in found), sum(row[1] for row in found))
+    if dropped.released:
+        # A firing that never came about is none.
+        await connection.execute(
+            schedules.update()
+            .where(schedules.c.uid == uid)
+            .values(fired_count=schedules.c.fired_count - dropped.released)
+        )
+    return dropped
+
+
+async def taken_ahead(
+    connection: AsyncConnection, uid: UUID, until: datetime | None, dropped: Dropped, now: datetime
+) -> frozenset[datetime]:
+    """Nominal times ahead that have their execution already, after the plans were dropped: it runs a moment early, or
+    its caller has cancelled it. They are not planned again.
+    """
+    live = await connection.scalars(
+        sa.select(executions.c.nominal_time).where(
+            executions.c.schedule_uid == uid,
+            executions.c.origin == Origin.SCHEDULED.value,
+            executions.c.nominal_time > now,
+        )
+    )
+    ended = () if until is None or until <= now or until in dropped.nominals else (until,)
+    return frozenset((*live, *ended))
+
+
+def plans_ahead(
+    timing: Timing, now: datetime, taken: Collection[datetime] = ()
+) -> tuple[list[datetime], datetime | None]:
+    """The firings to plan, and up to when the schedule is accounted for with them; None if it has no more.
+
+    That is the next firing, except that none up to the last of `taken` may be left out.
+    """
+    if not taken:
+        nominal = next_fire(timing, now)
+        return ([] if nominal is None else [nominal]), nominal
+    near = fires_between(timing, now, max(taken), STEP_LIMIT)
+    beyond = near[-1] if len(near) == STEP_LIMIT else next_fire(timing, max(taken))
+    if beyond is not None and beyond not in near:
+        near.append(beyond)
+    return [each for each in near if each not in taken], beyond
 
 
 async def write_gap(

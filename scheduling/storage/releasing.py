@@ -5,7 +5,7 @@ The only transition that takes a slot. It runs one at a time, so what it counts 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,9 +15,11 @@ from uuid import UUID
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
+from scheduling.domain.advance import MISSED_AFTER
 from scheduling.domain.execution import Reason
 from scheduling.domain.job import OverlapPolicy
-from scheduling.domain.overlap import Verdict, judge
+from scheduling.domain.lifecycle import State
+from scheduling.domain.overlap import Judgement, Verdict, judge
 from scheduling.domain.target import Queue
 from scheduling.storage.breaking import Gate
 from scheduling.storage.database import NOW, Database
@@ -48,6 +50,7 @@ WITH waiting AS (
 )
 UPDATE executions SET state = 'FAILED', reason = 'EXPIRED', held_by = NULL, finish_time = {NOW}
 WHERE uid IN (SELECT uid FROM waiting UNION ALL SELECT uid FROM queued)
+RETURNING target
 """
 
 # Without overlap rules and schedules to count for, one statement decides.
@@ -65,7 +68,7 @@ SET state = CASE WHEN e.expire_time > {NOW} THEN 'QUEUED' ELSE 'FAILED' END,
     finish_time = CASE WHEN e.expire_time > {NOW} THEN NULL ELSE {NOW} END,
     queue_time = {NOW}
 FROM due WHERE e.uid = due.uid
-RETURNING e.uid, e.ready_time, e.state
+RETURNING e.uid, e.ready_time, e.state, e.target
 """
 
 _GATED = """
@@ -87,7 +90,13 @@ WHERE e.state = 'PENDING' AND e.held_by = '{HELD_BY_OVERLAP}' AND e.queue = %(qu
                   AND (o.state IN ('QUEUED', 'RUNNING') OR (o.state = 'PENDING' AND o.attempt > 0)))
 ORDER BY e.job_uid, e.ready_time LIMIT %(room)s
 """
-_LOCK_SCHEDULES = "SELECT uid FROM schedules WHERE uid = ANY(%(uids)s::uuid[]) ORDER BY uid FOR UPDATE SKIP LOCKED"
+# A schedule that is behind its own plans was not advanced in time: what of them is missed is for advancing to say.
+_LOCK_SCHEDULES = f"""
+SELECT uid, max_firings - fired_count,
+       NOT paused AND evaluated_until < {NOW} - interval '{MISSED_AFTER.total_seconds()} seconds'
+FROM schedules WHERE uid = ANY(%(uids)s::uuid[]) ORDER BY uid
+FOR UPDATE SKIP LOCKED
+"""
 _LOCK_EXECUTIONS = """
 SELECT uid FROM executions WHERE uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' ORDER BY uid FOR UPDATE SKIP LOCKED
 """
@@ -95,7 +104,7 @@ _OPEN = """
 SELECT job_uid,
        count(*) FILTER (WHERE state IN ('QUEUED', 'RUNNING')
                         OR (state = 'PENDING' AND attempt > 0 AND held_by IS NULL)),
-       count(*) FILTER (WHERE state = 'PENDING' AND held_by IS NOT NULL)
+       count(*) FILTER (WHERE state = 'PENDING' AND held_by IS NOT NULL AND held_by <> 'PAUSED')
 FROM executions
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND uid <> ALL(%(uids)s::uuid[]) AND state IN ('PENDING', 'QUEUED', 'RUNNING')
 GROUP BY job_uid
@@ -107,6 +116,7 @@ _HOLD = "UPDATE executions SET held_by = %(held_by)s WHERE uid = ANY(%(uids)s::u
 _FAIL_EXPIRED = f"""
 UPDATE executions SET state = 'FAILED', reason = 'EXPIRED', held_by = NULL, finish_time = {NOW}
 WHERE uid = ANY(%(uids)s::uuid[])
+RETURNING target
 """
 _COUNT_FIRED = """
 UPDATE schedules s SET fired_count = s.fired_count + i.fired
@@ -124,23 +134,26 @@ WHERE s.uid = i.schedule_uid
 _FINISH = "UPDATE schedules SET evaluated_until = 'infinity' WHERE uid = ANY(%(uids)s::uuid[])"
 _UNPLAN = """
 DELETE FROM executions
-WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' AND attempt = 0 AND queue_time IS NULL
+WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND state = 'PENDING' AND attempt = 0
+  AND queue_time IS NULL
 """
 
 
 def _end(where: str, state: str, reason: str) -> str:
     returned = ", ".join(HISTORY_COLUMNS)
     changed = {"state": f"'{state}'", "reason": reason, "finish_time": NOW}
-    return f"WITH gone AS (DELETE FROM executions WHERE {where} RETURNING {returned}) {move_sql('gone', changed)}"
+    gone = f"WITH gone AS (DELETE FROM executions WHERE {where} RETURNING {returned})"
+    return f"{gone} {move_sql('gone', changed)} RETURNING target"
 
 
 _SKIP = _end("uid = ANY(%(uids)s::uuid[])", "SKIPPED", "%(reason)s")
 _CANCEL_WAITING = _end(
     "job_uid = ANY(%(jobs)s::uuid[]) AND uid <> ALL(%(uids)s::uuid[]) "
-    "AND (state = 'QUEUED' OR (state = 'PENDING' AND (attempt > 0 OR held_by IS NOT NULL)))",
+    "AND (state = 'QUEUED' OR (state = 'PENDING' AND (attempt > 0 OR held_by <> 'PAUSED')))",
     "CANCELLED",
     f"'{Reason.REPLACED}'",
 )
+_REPLACE = _end("uid = ANY(%(uids)s::uuid[])", "CANCELLED", f"'{Reason.REPLACED}'")
 _CANCEL_RUNNING = f"""
 UPDATE executions SET cancel_request_time = {NOW}
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_time IS NULL
@@ -159,12 +172,16 @@ _NEXT_ADVANCE = "SELECT min(evaluated_until) FROM schedules WHERE evaluated_unti
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What one round released, by queue: (uid, ready time). `more` says that a queue had more than was taken."""
+    """What one round released, by queue: (uid, ready time). `more` says that a queue had more than was taken.
+
+    `ended` counts by target and state what ended without a call: what was skipped or has expired.
+    """
 
     by_queue: dict[Queue, list[tuple[UUID, datetime]]] = field(default_factory=dict)
     skipped: int = 0
     held: int = 0
     expired: int = 0
+    ended: Counter[tuple[str, State]] = field(default_factory=Counter)
     more: bool = False
     busy: bool = False
 
@@ -191,10 +208,18 @@ class _Decisions:
     queue: list[UUID] = field(default_factory=list)
     hold: list[UUID] = field(default_factory=list)
     expired: list[UUID] = field(default_factory=list)
+    replaced: list[UUID] = field(default_factory=list)
+    finished: set[UUID] = field(default_factory=set)
     skip: dict[Reason, list[UUID]] = field(default_factory=lambda: defaultdict(list))
     cancel_jobs: set[UUID] = field(default_factory=set)
     fired: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
     released: list[tuple[UUID, datetime]] = field(default_factory=list)
+    ended: Counter[tuple[str, State]] = field(default_factory=Counter)
+
+    @property
+    def count(self) -> int:
+        """Executions that were decided about."""
+        return len(self.queue) + len(self.hold) + len(self.expired) + sum(len(uids) for uids in self.skip.values())
 
 
 class ReleasingStore:
@@ -231,8 +256,10 @@ class ReleasingStore:
             if not head[0]:
                 return Released(busy=True)
             moment: datetime = head[1]
+            ended: Counter[tuple[str, State]] = Counter()
             await cursor.execute(_EXPIRE, {"now": now})
             expired = max(cursor.rowcount, 0)
+            ended.update((row[0], State.FAILED) for row in await cursor.fetchall())
             await cursor.execute(_ROOM, {"depth": self._queue_depth})
             rooms = {Queue(row[0]): min(self._batch, row[1]) for row in await cursor.fetchall()}
             gate = Gate()
@@ -244,20 +271,25 @@ class ReleasingStore:
                     continue
                 until = moment + ahead
                 await gate.hold(cursor, queue, until)
-                bounds = {"queue": queue.value, "until": until, "room": room, "shut": gate.shut, "probes": gate.probes}
-                await cursor.execute(_PLAIN, {"now": now, **bounds})
+                bounds = {"queue": queue.value, "until": until, "shut": gate.shut, "probes": gate.probes}
+                # At most half of the room, so that neither kind can keep the other waiting for good.
+                half = (room + 1) // 2
+                decisions = await self._release_gated(cursor, moment, {**bounds, "room": half})
+                rest = room - len(decisions.queue)
+                await cursor.execute(_PLAIN, {"now": now, **bounds, "room": rest})
                 found = await cursor.fetchall()
                 plain = [(row[0], row[1]) for row in found if row[2] == "QUEUED"]
                 expired += len(found) - len(plain)
-                decisions = await self._release_gated(cursor, moment, bounds)
+                ended.update((row[3], State.FAILED) for row in found if row[2] != "QUEUED")
+                ended += decisions.ended
                 released = plain + decisions.released
                 if released:
                     result.by_queue[queue] = released
-                more = more or len(found) == room
+                more = more or 0 < rest == len(found) or decisions.count >= half
                 skipped += sum(len(uids) for uids in decisions.skip.values())
                 held += len(decisions.hold)
                 expired += len(decisions.expired)
-        return Released(result.by_queue, skipped, held, expired, more)
+        return Released(result.by_queue, skipped, held, expired, ended, more)
 
     async def _release_gated(
         self, cursor: AsyncCursor[TupleRow], moment: datetime, bounds: dict[str, Any]
@@ -268,24 +300,29 @@ class ReleasingStore:
         candidates = await cursor.fetchall()
         await cursor.execute(_GATED, bounds)
         candidates += await cursor.fetchall()
+        candidates = candidates[: bounds["room"]]
         if not candidates:
             return _Decisions()
         # Every change locks job, then schedules, then executions; what is being changed right now is left for the
         # next round.
         schedules = {row[2] for row in candidates if row[2] is not None and row[6]}
-        await cursor.execute(_LOCK_SCHEDULES, {"uids": list(schedules)})
-        locked_schedules = {row[0] for row in await cursor.fetchall()}
+        await cursor.execute(_LOCK_SCHEDULES, {"now": now, "uids": list(schedules)})
+        found = await cursor.fetchall()
+        left: dict[UUID, int | None] = {row[0]: row[1] for row in found}
+        behind = {row[0] for row in found if row[2]}
         # A schedule that was deleted has nothing left to lock: its record goes on.
         await cursor.execute("SELECT uid FROM schedules WHERE uid = ANY(%(uids)s::uuid[])", {"uids": list(schedules)})
-        blocked = {row[0] for row in await cursor.fetchall()} - locked_schedules
-        candidates = [row for row in candidates if row[2] not in blocked]
+        blocked = {row[0] for row in await cursor.fetchall()} - left.keys()
+        candidates = [
+            row for row in candidates if row[2] not in blocked and not (row[2] in behind and _is_missed(row, moment))
+        ]
         await cursor.execute(_LOCK_EXECUTIONS, {"uids": [row[0] for row in candidates]})
         locked = {row[0] for row in await cursor.fetchall()}
         candidates = [row for row in candidates if row[0] in locked]
         uids = [row[0] for row in candidates]
         await cursor.execute(_OPEN, {"jobs": list({row[1] for row in candidates}), "uids": uids})
         open_by_job = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
-        decisions = _decide(candidates, open_by_job, moment)
+        decisions = _decide(candidates, open_by_job, left, moment)
         await self._apply(cursor, decisions, now)
         return decisions
 
@@ -294,55 +331,74 @@ class ReleasingStore:
             others = {"now": now, "jobs": list(decisions.cancel_jobs), "uids": [*decisions.queue, *decisions.hold]}
             await cursor.execute(_CANCEL_WAITING, others)
             await cursor.execute(_CANCEL_RUNNING, others)
+        if decisions.replaced:
+            await cursor.execute(_REPLACE, {"now": now, "uids": decisions.replaced})
         for reason, uids in decisions.skip.items():
             await cursor.execute(_COUNT_SKIPPED, {"uids": uids, "reason": reason.value})
             await cursor.execute(_SKIP, {"now": now, "uids": uids, "reason": reason.value})
+            decisions.ended.update((row[0], State.SKIPPED) for row in await cursor.fetchall())
         if decisions.hold:
             await cursor.execute(_HOLD, {"uids": decisions.hold, "held_by": HELD_BY_OVERLAP})
         if decisions.expired:
             await cursor.execute(_FAIL_EXPIRED, {"now": now, "uids": decisions.expired})
+            decisions.ended.update((row[0], State.FAILED) for row in await cursor.fetchall())
         if decisions.queue:
             await cursor.execute(_QUEUE, {"now": now, "uids": decisions.queue})
+        finished = set(decisions.finished)
         if decisions.fired:
             fired = {"uids": list(decisions.fired), "fired": list(decisions.fired.values())}
             await cursor.execute(_COUNT_FIRED, fired)
-            finished = [row[0] for row in await cursor.fetchall() if row[1]]
-            if finished:
-                await cursor.execute(_FINISH, {"uids": finished})
-                await cursor.execute(_UNPLAN, {"uids": finished})
+            finished |= {row[0] for row in await cursor.fetchall() if row[1]}
+        if finished:
+            await cursor.execute(_FINISH, {"uids": list(finished)})
+            await cursor.execute(_UNPLAN, {"uids": list(finished)})
 
 
 def _decide(
-    candidates: Iterable[Sequence[Any]], open_by_job: dict[UUID, tuple[int, int]], moment: datetime
+    candidates: Iterable[Sequence[Any]],
+    open_by_job: dict[UUID, tuple[int, int]],
+    left: dict[UUID, int | None],
+    moment: datetime,
 ) -> _Decisions:
+    """What becomes of each candidate. `left` is how many firings a schedule may still have; None is any number."""
     decisions = _Decisions()
     running = {job: counts[0] for job, counts in open_by_job.items()}
     waiting = {job: counts[1] for job, counts in open_by_job.items()}
-    for uid, job, schedule, overlap, ready, _, recurring, queued_before, attempt, expire, held_by in candidates:
+    taken: dict[UUID, list[UUID]] = defaultdict(list)
+    # Retries first: their executions are open already, and a firing that comes due beside them finds them so.
+    for row in sorted(candidates, key=lambda row: row[8] == 0):
+        uid, job, schedule, overlap, ready, _, recurring, queued_before, attempt, expire, held_by = row
         if expire <= moment:
             decisions.expired.append(uid)
             continue
+        budget = left.get(schedule) if recurring and queued_before is None else None
+        if budget is not None and budget <= 0:
+            decisions.finished.add(schedule)
+            continue
         policy = OverlapPolicy.ALLOW_ALL if overlap is None else OverlapPolicy(overlap)
-        others = running.get(job, 0)
         # A retry of an execution that is open already is not a new firing: no rule stands in its way.
         judgement = judge(
             policy if attempt == 0 else OverlapPolicy.ALLOW_ALL,
-            running=others,
+            running=running.get(job, 0),
             waiting=0 if held_by else waiting.get(job, 0),
         )
-        if judgement.verdict is not Verdict.RELEASE and ready > moment:
+        if ready > moment and judgement != _FREE:
             # Not every gate is open yet: it is decided at its own moment.
             continue
         if judgement.cancel_others:
             decisions.cancel_jobs.add(job)
+            decisions.replaced += taken.pop(job, [])
         match judgement.verdict:
             case Verdict.RELEASE:
-                decisions.queue.append(uid)
                 decisions.released.append((uid, ready))
-                running[job] = others + 1
+                taken[job].append(uid)
+                running[job] = running.get(job, 0) + 1
                 if recurring and schedule is not None and queued_before is None:
                     decisions.fired[schedule] += 1
+                if budget is not None:
+                    left[schedule] = budget - 1
             case Verdict.HOLD:
+                taken[job].append(uid)
                 if held_by is None:
                     decisions.hold.append(uid)
                     waiting[job] = waiting.get(job, 0) + 1
@@ -350,4 +406,18 @@ def _decide(
                 decisions.skip[Reason.OVERLAP].append(uid)
             case Verdict.SKIP_BUFFER_FULL:
                 decisions.skip[Reason.BUFFER_FULL].append(uid)
+    replaced = set(decisions.replaced)
+    decisions.released = [(uid, ready) for uid, ready in decisions.released if uid not in replaced]
+    decisions.hold = [uid for uid in decisions.hold if uid not in replaced]
+    decisions.queue = [uid for uid, _ in decisions.released]
     return decisions
+
+
+def _is_missed(candidate: Sequence[Any], moment: datetime) -> bool:
+    """Whether a plan of a schedule that is behind was not even looked at in time."""
+    _, _, _, _, ready, _, recurring, queued_before, attempt, _, held_by = candidate
+    is_new = recurring and queued_before is None and attempt == 0 and held_by is None
+    return is_new and bool(ready < moment - MISSED_AFTER)
+
+
+_FREE = Judgement(Verdict.RELEASE)

@@ -16,13 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from scheduling.domain.execution import Reason
 from scheduling.domain.lifecycle import State
-from scheduling.domain.recurrence import next_fire, zone_version
+from scheduling.domain.recurrence import zone_version
 from scheduling.domain.schedule import Schedule
 from scheduling.domain.timing import Timing
 from scheduling.operations.ports import ScheduleChange
 from scheduling.storage import rows
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
+from scheduling.storage.jobs import refuse_cancelled
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import (
     Owner,
@@ -31,6 +32,8 @@ from scheduling.storage.planning import (
     once_time,
     owner_of,
     plan_record,
+    plans_ahead,
+    taken_ahead,
     write_gap,
 )
 from scheduling.storage.schedules import select_schedules
@@ -76,7 +79,16 @@ class ReschedulingStore:
             locked = await self._lock(connection, schedule)
             if locked is None:
                 return None
-            _, _, now = locked
+            row, _, now = locked
+            reached: Any = _INFINITY
+            if schedule.timing.is_recurring:
+                dropped = await drop_plans(connection, schedule.uid, now)
+                until = row["evaluated_until"]
+                # Of what lies ahead nothing is accounted for any more, a last firing that was planned included, but
+                # for one that has its execution already.
+                if until is not None or dropped.nominals:
+                    taken = await taken_ahead(connection, schedule.uid, until, dropped, now)
+                    reached = max([now if until is None else min(until, now), *taken])
             await connection.execute(
                 schedules.update()
                 .where(schedules.c.uid == schedule.uid)
@@ -87,16 +99,10 @@ class ReschedulingStore:
                     pause_note=note,
                     revision=schedules.c.revision + 1,
                     update_time=now,
-                    # Of what lies ahead nothing is accounted for any more.
-                    evaluated_until=sa.case(
-                        (schedules.c.evaluated_until == _INFINITY, _INFINITY),
-                        else_=sa.func.least(schedules.c.evaluated_until, now),
-                    ),
+                    evaluated_until=reached,
                 )
             )
-            if schedule.timing.is_recurring:
-                await drop_plans(connection, [schedule.uid], now)
-            else:
+            if not schedule.timing.is_recurring:
                 await connection.execute(
                     executions.update()
                     .where(
@@ -145,7 +151,8 @@ class ReschedulingStore:
         row = (await connection.execute(select)).mappings().first()
         if job is None or row is None:
             return None
-        now: datetime = (await connection.execute(sa.select(self._database.moment()))).scalar_one()
+        refuse_cancelled(job)
+        now: datetime = (await connection.execute(sa.select(self._database.moment_after_waiting()))).scalar_one()
         return dict(row), owner_of(job), now
 
 
@@ -178,7 +185,8 @@ def _timing_values(timing: Timing) -> dict[str, Any]:
         "catchup_window": timing.catchup_window,
         "exclusions": exclusions_to_json(timing.exclusions),
         "calendar_ids": calendar_ids(timing.exclusions),
-        "stale": False,
+        # A calendar may have changed since it was read: the leader looks once more.
+        "stale": bool(calendar_ids(timing.exclusions)),
     }
 
 
@@ -194,35 +202,31 @@ async def _replan(
     """Replaces what is planned by the next firing of `after`. What `before` had up to now and nobody advanced is a
     gap.
     """
-    until = row["evaluated_until"]
+    until, uid, paused = row["evaluated_until"], row["uid"], row["paused"]
     if until is not None:
-        await write_gap(connection, row["uid"], before, until, now, reason)
-    await drop_plans(connection, [row["uid"]], now)
-    if row["paused"]:
+        await write_gap(connection, uid, before, until, now, reason)
+    dropped = await drop_plans(connection, uid, now)
+    taken = await taken_ahead(connection, uid, until, dropped, now)
+    nominals: list[datetime] = []
+    reached: datetime | None = None
+    if (once := once_time(after)) is not None:
+        # One of the last minute is due at once. One that has its execution already is not given another.
+        nominals = [once] if once in dropped.nominals or once != once_time(before) else []
+    elif paused and after.is_recurring:
         # Up to now the gap tells it; what passes from here on is told when the schedule is resumed.
-        reached: Any = now if after.is_recurring else _INFINITY
-        await connection.execute(
-            schedules.update().where(schedules.c.uid == row["uid"]).values(evaluated_until=reached)
-        )
-        return
-    nominal = _next(row, after, now)
-    if nominal is not None:
-        await connection.execute(executions.insert().values(**plan_record(owner, row, after, nominal, now)))
+        reached = max([now, *taken])
+    elif after.max_firings is None or row["fired_count"] - dropped.released < after.max_firings:
+        nominals, reached = plans_ahead(after, now, taken)
+    if nominals:
+        held_by = HELD_BY_PAUSE if paused else None
+        plans = [plan_record(owner, row, after, nominal, now) | {"held_by": held_by} for nominal in nominals]
+        await connection.execute(executions.insert(), plans)
         await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
-    recurs = after.is_recurring and nominal is not None
     await connection.execute(
         schedules.update()
-        .where(schedules.c.uid == row["uid"])
-        .values(evaluated_until=nominal if recurs else _INFINITY, zone_version=zone_version())
+        .where(schedules.c.uid == uid)
+        .values(evaluated_until=_INFINITY if reached is None else reached, zone_version=zone_version())
     )
-
-
-def _next(row: Mapping[Any, Any], timing: Timing, now: datetime) -> datetime | None:
-    """The next firing that is to be planned; a one-off of the last minute is due at once."""
-    if timing.max_firings is not None and row["fired_count"] >= timing.max_firings:
-        return None
-    once = once_time(timing)
-    return once if once is not None else next_fire(timing, now)
 
 
 async def _read(connection: AsyncConnection, uid: UUID) -> Schedule | None:

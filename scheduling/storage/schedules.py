@@ -77,6 +77,7 @@ def _typed(record: dict[str, Any], table: sa.Table) -> dict[str, Any]:
     values = {name: record[name] for name in record if name in table.c}
     values |= {name: json.loads(values[name]) for name in ("spec", "exclusions")}
     values["calendar_ids"] = values["calendar_ids"].split()
+    values["stale"] = bool(values["calendar_ids"])
     until = values.get("evaluated_until")
     if until is not None:
         values["evaluated_until"] = sa.text("'infinity'") if until == "infinity" else datetime.fromisoformat(until)

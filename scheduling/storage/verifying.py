@@ -18,8 +18,8 @@ from scheduling.storage.planning import calendars_of
 PAGE = 500
 
 _SCHEDULES = f"""
-SELECT s.uid, s.schedule_id, j.job_id, s.kind, s.spec, s.time_zone, s.start_time, s.end_time, s.max_firings, s.jitter,
-       s.dst_policy, s.catchup_policy, s.catchup_window, s.exclusions, s.calendar_ids, s.paused, s.fired_count,
+SELECT s.uid, s.job_uid, s.schedule_id, j.job_id, s.kind, s.spec, s.time_zone, s.start_time, s.end_time,
+       s.max_firings, s.jitter, s.dst_policy, s.catchup_policy, s.catchup_window, s.exclusions, s.calendar_ids, s.paused, s.fired_count,
        nullif(s.evaluated_until, 'infinity') AS until, j.cancel_time,
        greatest(s.timing_time, %(since)s::timestamptz) AS since, {NOW} AS moment
 FROM schedules s JOIN jobs j ON j.uid = s.job_uid
@@ -30,7 +30,8 @@ SELECT schedule_uid, nominal_time FROM executions
 WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND nominal_time > %(since)s
 UNION ALL
 SELECT schedule_uid, nominal_time FROM execution_history
-WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND nominal_time > %(since)s
+WHERE job_uid = ANY(%(jobs)s::uuid[]) AND schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED'
+  AND nominal_time > %(since)s
 """
 _GAPS = "SELECT schedule_uid, from_time, to_time FROM schedule_gaps WHERE schedule_uid = ANY(%(uids)s::uuid[])"
 
@@ -72,7 +73,8 @@ class VerifyingStore:
                 page = await cursor.fetchall()
                 uids = [row["uid"] for row in page]
                 named = await calendars_of(cursor, page)
-                await cursor.execute(_NOMINALS, {"uids": uids, "since": since})
+                jobs = [row["job_uid"] for row in page]
+                await cursor.execute(_NOMINALS, {"uids": uids, "jobs": jobs, "since": since})
                 nominals: dict[UUID, list[datetime]] = defaultdict(list)
                 for row in await cursor.fetchall():
                     nominals[row["schedule_uid"]].append(row["nominal_time"])

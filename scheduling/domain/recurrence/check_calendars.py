@@ -19,7 +19,7 @@ from scheduling.domain.timing import (
 )
 
 #: Local times of one calendar repetition; every quarter of an hour.
-MAX_TIMES = 96
+MAX_TIMES = 48
 
 #: About ten years, as for intervals.
 MAX_EVERY = {Frequency.DAILY: 3660, Frequency.WEEKLY: 520, Frequency.MONTHLY: 120, Frequency.YEARLY: 10}
@@ -34,7 +34,7 @@ MAX_PARTS = 100
 #: What each frequency needs one of, and what it may have.
 _TAKES = {
     Frequency.DAILY: ((), frozenset[str]()),
-    Frequency.WEEKLY: (("weekdays",), frozenset({"weekdays"})),
+    Frequency.WEEKLY: (("days_of_week",), frozenset({"days_of_week"})),
     Frequency.MONTHLY: (("month_days", "nth_weekdays"), frozenset({"month_days", "nth_weekdays"})),
     Frequency.YEARLY: (("month_days", "nth_weekdays"), frozenset({"month_days", "nth_weekdays", "months"})),
 }
@@ -67,7 +67,13 @@ def check_calendar(calendar: Calendar, path: str) -> list[Violation]:
 
 def _check_days(calendar: Calendar, path: str) -> list[Violation]:
     found = []
-    given = {name for name in ("weekdays", "month_days", "nth_weekdays", "months") if getattr(calendar, name)}
+    fields = {
+        "days_of_week": calendar.weekdays,
+        "month_days": calendar.month_days,
+        "nth_weekdays": calendar.nth_weekdays,
+        "months": calendar.months,
+    }
+    given = {name for name, values in fields.items() if values}
     needed, taken = _TAKES[calendar.frequency]
     found += [Violation(f"{path}.{name}", f"has no meaning for {calendar.frequency}") for name in sorted(given - taken)]
     if needed and given.isdisjoint(needed):
@@ -106,11 +112,11 @@ def check_exclusion(exclusion: Exclusion, path: str, check_cron: CronCheck) -> l
         case ExcludedDates(dates=dates):
             if 1 <= len(dates) <= MAX_DATES:
                 return []
-            return [Violation(f"{path}.dates", f"{len(dates)} dates, expected 1–{MAX_DATES}")]
+            return [Violation(f"{path}.dates.dates", f"{len(dates)} dates, expected 1–{MAX_DATES}")]
         case ExcludedPeriod(start=start, end=end):
             return _check_period(start, end, path)
         case ExcludedWindow(start=opens, end=closes):
-            return [*_check_time(opens, f"{path}.start"), *_check_time(closes, f"{path}.end")]
+            return [*_check_time(opens, f"{path}.window.start"), *_check_time(closes, f"{path}.window.end")]
         case ExcludedCron(expression=expression):
             return check_cron(expression, f"{path}.cron.expression")
         case NamedCalendar(exclusions=parts, time_zone=name):
@@ -119,14 +125,14 @@ def check_exclusion(exclusion: Exclusion, path: str, check_cron: CronCheck) -> l
 
 def _check_period(start: datetime, end: datetime, path: str) -> list[Violation]:
     found = [
-        Violation(f"{path}.{name}", f"{bound.isoformat()} is not in the years {FIRST_YEAR}–{LAST_YEAR}")
-        for name, bound in (("start", start), ("end", end))
+        Violation(f"{path}.period.{name}", f"{bound.isoformat()} is not in the years {FIRST_YEAR}–{LAST_YEAR}")
+        for name, bound in (("start_time", start), ("end_time", end))
         if not FIRST_YEAR <= bound.year <= LAST_YEAR
     ]
     if (start.tzinfo is None) != (end.tzinfo is None):
-        found.append(Violation(f"{path}.end", "expected both bounds with an offset from UTC, or both local"))
+        found.append(Violation(f"{path}.period.end_time", "expected both bounds with an offset from UTC, or both local"))
     elif start >= end:
-        found.append(Violation(f"{path}.end", f"expected a time after start, {start.isoformat()}"))
+        found.append(Violation(f"{path}.period.end_time", f"expected a time after start, {start.isoformat()}"))
     return found
 
 

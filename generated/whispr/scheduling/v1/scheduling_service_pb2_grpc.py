@@ -270,7 +270,8 @@ class SchedulingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ScheduleJob(self, request, context):
-        """Adds a schedule to a job: at an instant, after a delay, by cron or at an interval. A COMPLETED job becomes ACTIVE
+        """Adds a schedule to a job: at an instant, after a delay, by cron, at an interval, by the calendar, by several of these,
+        or once per deployment. A COMPLETED job becomes ACTIVE
         again; a CANCELLED one answers FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
