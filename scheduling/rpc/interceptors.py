@@ -39,6 +39,7 @@ from scheduling.rpc.errors import (
     abort,
 )
 from scheduling.rpc.streams import OpenStreams
+from scheduling.rpc.texts import find_nul_characters
 from scheduling.rpc.wire import find_oneof_clashes
 from scheduling.telemetry import logs
 from scheduling.telemetry.logs import log_event
@@ -285,6 +286,7 @@ class Validation(Interceptor):
             message = parse(raw)
             found = [_violation(item) for item in collect(message)]
             found += find_oneof_clashes(raw, message)
+            found += find_nul_characters(raw, message)
             if found:
                 raise InvalidRequest(found)
             return message

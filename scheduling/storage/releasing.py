@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 
 from scheduling.domain.execution import Reason
 from scheduling.domain.job import OverlapPolicy
-from scheduling.domain.overlap import Verdict, judge
+from scheduling.domain.overlap import Judgement, Verdict, judge
 from scheduling.domain.target import Queue
 from scheduling.storage.breaking import Gate
 from scheduling.storage.database import NOW, Database
@@ -87,7 +87,10 @@ WHERE e.state = 'PENDING' AND e.held_by = '{HELD_BY_OVERLAP}' AND e.queue = %(qu
                   AND (o.state IN ('QUEUED', 'RUNNING') OR (o.state = 'PENDING' AND o.attempt > 0)))
 ORDER BY e.job_uid, e.ready_time LIMIT %(room)s
 """
-_LOCK_SCHEDULES = "SELECT uid FROM schedules WHERE uid = ANY(%(uids)s::uuid[]) ORDER BY uid FOR UPDATE SKIP LOCKED"
+_LOCK_SCHEDULES = """
+SELECT uid, max_firings - fired_count FROM schedules WHERE uid = ANY(%(uids)s::uuid[]) ORDER BY uid
+FOR UPDATE SKIP LOCKED
+"""
 _LOCK_EXECUTIONS = """
 SELECT uid FROM executions WHERE uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' ORDER BY uid FOR UPDATE SKIP LOCKED
 """
@@ -134,6 +137,7 @@ _CANCEL_WAITING = _end(
     "CANCELLED",
     f"'{Reason.REPLACED}'",
 )
+_REPLACE = _end("uid = ANY(%(uids)s::uuid[])", "CANCELLED", f"'{Reason.REPLACED}'")
 _CANCEL_RUNNING = f"""
 UPDATE executions SET cancel_request_time = {NOW}
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_time IS NULL
@@ -184,10 +188,17 @@ class _Decisions:
     queue: list[UUID] = field(default_factory=list)
     hold: list[UUID] = field(default_factory=list)
     expired: list[UUID] = field(default_factory=list)
+    replaced: list[UUID] = field(default_factory=list)
+    finished: set[UUID] = field(default_factory=set)
     skip: dict[Reason, list[UUID]] = field(default_factory=lambda: defaultdict(list))
     cancel_jobs: set[UUID] = field(default_factory=set)
     fired: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
     released: list[tuple[UUID, datetime]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Executions that were decided about."""
+        return len(self.queue) + len(self.hold) + len(self.expired) + sum(len(uids) for uids in self.skip.values())
 
 
 class ReleasingStore:
@@ -237,16 +248,19 @@ class ReleasingStore:
                     continue
                 until = moment + ahead
                 await gate.hold(cursor, queue, until)
-                bounds = {"queue": queue.value, "until": until, "room": room, "shut": gate.shut, "probes": gate.probes}
-                await cursor.execute(_PLAIN, {"now": now, **bounds})
+                bounds = {"queue": queue.value, "until": until, "shut": gate.shut, "probes": gate.probes}
+                # At most half of the room, so that neither kind can keep the other waiting for good.
+                half = (room + 1) // 2
+                decisions = await self._release_gated(cursor, moment, {**bounds, "room": half})
+                rest = room - len(decisions.queue)
+                await cursor.execute(_PLAIN, {"now": now, **bounds, "room": rest})
                 found = await cursor.fetchall()
                 plain = [(row[0], row[1]) for row in found if row[2] == "QUEUED"]
                 expired += len(found) - len(plain)
-                decisions = await self._release_gated(cursor, moment, bounds)
                 released = plain + decisions.released
                 if released:
                     result.by_queue[queue] = released
-                more = more or len(found) == room
+                more = more or 0 < rest == len(found) or decisions.count >= half
                 skipped += sum(len(uids) for uids in decisions.skip.values())
                 held += len(decisions.hold)
                 expired += len(decisions.expired)
@@ -261,16 +275,17 @@ class ReleasingStore:
         candidates = await cursor.fetchall()
         await cursor.execute(_GATED, bounds)
         candidates += await cursor.fetchall()
+        candidates = candidates[: bounds["room"]]
         if not candidates:
             return _Decisions()
         # Every change locks job, then schedules, then executions; what is being changed right now is left for the
         # next round.
         schedules = {row[2] for row in candidates if row[2] is not None and row[6]}
         await cursor.execute(_LOCK_SCHEDULES, {"uids": list(schedules)})
-        locked_schedules = {row[0] for row in await cursor.fetchall()}
+        left: dict[UUID, int | None] = {row[0]: row[1] for row in await cursor.fetchall()}
         # A schedule that was deleted has nothing left to lock: its record goes on.
         await cursor.execute("SELECT uid FROM schedules WHERE uid = ANY(%(uids)s::uuid[])", {"uids": list(schedules)})
-        blocked = {row[0] for row in await cursor.fetchall()} - locked_schedules
+        blocked = {row[0] for row in await cursor.fetchall()} - left.keys()
         candidates = [row for row in candidates if row[2] not in blocked]
         await cursor.execute(_LOCK_EXECUTIONS, {"uids": [row[0] for row in candidates]})
         locked = {row[0] for row in await cursor.fetchall()}
@@ -278,7 +293,7 @@ class ReleasingStore:
         uids = [row[0] for row in candidates]
         await cursor.execute(_OPEN, {"jobs": list({row[1] for row in candidates}), "uids": uids})
         open_by_job = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
-        decisions = _decide(candidates, open_by_job, moment)
+        decisions = _decide(candidates, open_by_job, left, moment)
         await self._apply(cursor, decisions, now)
         return decisions
 
@@ -287,6 +302,8 @@ class ReleasingStore:
             others = {"now": now, "jobs": list(decisions.cancel_jobs), "uids": [*decisions.queue, *decisions.hold]}
             await cursor.execute(_CANCEL_WAITING, others)
             await cursor.execute(_CANCEL_RUNNING, others)
+        if decisions.replaced:
+            await cursor.execute(_REPLACE, {"now": now, "uids": decisions.replaced})
         for reason, uids in decisions.skip.items():
             await cursor.execute(_SKIP, {"now": now, "uids": uids, "reason": reason.value})
         if decisions.hold:
@@ -295,46 +312,61 @@ class ReleasingStore:
             await cursor.execute(_FAIL_EXPIRED, {"now": now, "uids": decisions.expired})
         if decisions.queue:
             await cursor.execute(_QUEUE, {"now": now, "uids": decisions.queue})
+        finished = set(decisions.finished)
         if decisions.fired:
             fired = {"uids": list(decisions.fired), "fired": list(decisions.fired.values())}
             await cursor.execute(_COUNT_FIRED, fired)
-            finished = [row[0] for row in await cursor.fetchall() if row[1]]
-            if finished:
-                await cursor.execute(_FINISH, {"uids": finished})
-                await cursor.execute(_UNPLAN, {"uids": finished})
+            finished |= {row[0] for row in await cursor.fetchall() if row[1]}
+        if finished:
+            await cursor.execute(_FINISH, {"uids": list(finished)})
+            await cursor.execute(_UNPLAN, {"uids": list(finished)})
 
 
 def _decide(
-    candidates: Iterable[Sequence[Any]], open_by_job: dict[UUID, tuple[int, int]], moment: datetime
+    candidates: Iterable[Sequence[Any]],
+    open_by_job: dict[UUID, tuple[int, int]],
+    left: dict[UUID, int | None],
+    moment: datetime,
 ) -> _Decisions:
+    """What becomes of each candidate. `left` is how many firings a schedule may still have; None is any number."""
     decisions = _Decisions()
     running = {job: counts[0] for job, counts in open_by_job.items()}
     waiting = {job: counts[1] for job, counts in open_by_job.items()}
-    for uid, job, schedule, overlap, ready, _, recurring, queued_before, attempt, expire, held_by in candidates:
+    taken: dict[UUID, list[UUID]] = defaultdict(list)
+    # Retries first: their executions are open already, and a firing that comes due beside them finds them so.
+    for row in sorted(candidates, key=lambda row: row[8] == 0):
+        uid, job, schedule, overlap, ready, _, recurring, queued_before, attempt, expire, held_by = row
         if expire <= moment:
             decisions.expired.append(uid)
             continue
+        budget = left.get(schedule) if recurring and queued_before is None else None
+        if budget is not None and budget <= 0:
+            decisions.finished.add(schedule)
+            continue
         policy = OverlapPolicy.ALLOW_ALL if overlap is None else OverlapPolicy(overlap)
-        others = running.get(job, 0)
         # A retry of an execution that is open already is not a new firing: no rule stands in its way.
         judgement = judge(
             policy if attempt == 0 else OverlapPolicy.ALLOW_ALL,
-            running=others,
+            running=running.get(job, 0),
             waiting=0 if held_by else waiting.get(job, 0),
         )
-        if judgement.verdict is not Verdict.RELEASE and ready > moment:
+        if ready > moment and judgement != _FREE:
             # Not every gate is open yet: it is decided at its own moment.
             continue
         if judgement.cancel_others:
             decisions.cancel_jobs.add(job)
+            decisions.replaced += taken.pop(job, [])
         match judgement.verdict:
             case Verdict.RELEASE:
-                decisions.queue.append(uid)
                 decisions.released.append((uid, ready))
-                running[job] = others + 1
+                taken[job].append(uid)
+                running[job] = running.get(job, 0) + 1
                 if recurring and schedule is not None and queued_before is None:
                     decisions.fired[schedule] += 1
+                if budget is not None:
+                    left[schedule] = budget - 1
             case Verdict.HOLD:
+                taken[job].append(uid)
                 if held_by is None:
                     decisions.hold.append(uid)
                     waiting[job] = waiting.get(job, 0) + 1
@@ -342,4 +374,11 @@ def _decide(
                 decisions.skip[Reason.OVERLAP].append(uid)
             case Verdict.SKIP_BUFFER_FULL:
                 decisions.skip[Reason.BUFFER_FULL].append(uid)
+    replaced = set(decisions.replaced)
+    decisions.released = [(uid, ready) for uid, ready in decisions.released if uid not in replaced]
+    decisions.hold = [uid for uid in decisions.hold if uid not in replaced]
+    decisions.queue = [uid for uid, _ in decisions.released]
     return decisions
+
+
+_FREE = Judgement(Verdict.RELEASE)
