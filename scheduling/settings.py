@@ -352,7 +352,6 @@ class Settings(BaseModel):
         default=timedelta(seconds=10), description="How long running calls may end by themselves when a worker stops."
     )
 
-
     addresses: Annotated[Mapping[str, str], PlainValidator(_addresses)] = Field(
         default_factory=dict, description="Address of each sibling service by its name."
     )

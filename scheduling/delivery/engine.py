@@ -64,7 +64,7 @@ class Breakers(Protocol):
 class Observer(Protocol):
     """Is told what happens, for metrics."""
 
-    def claimed(self, count: int, *, swept: bool) -> None: ...
+    def claimed(self, queue: Queue, count: int, *, swept: bool) -> None: ...
 
     def started(self, claim: Claim, lateness: float | None) -> None: ...
 
@@ -254,7 +254,7 @@ class DeliveryEngine:
             claims = await self._claim(
                 lane, tokens, self._store.claim_if_queued(self._worker, uids, tokens, self._settings.claim_lead)
             )
-            self._observer.claimed(len(claims), swept=False)
+            self._observer.claimed(lane.queue, len(claims), swept=False)
 
     def _pause(self, lane: _Lane) -> float | None:
         """Seconds until something is to be claimed; None when only a change can bring it about."""
@@ -288,7 +288,7 @@ class DeliveryEngine:
                 self._store.claim_overdue(self._worker, lane.queue, tokens, settings.sweep_after, settings.targets),
             )
             if claims:
-                self._observer.claimed(len(claims), swept=True)
+                self._observer.claimed(lane.queue, len(claims), swept=True)
 
     async def _claim(
         self, lane: _Lane, tokens: Sequence[UUID], statement: Awaitable[Sequence[Claim]]

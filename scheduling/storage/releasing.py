@@ -5,7 +5,7 @@ The only transition that takes a slot. It runs one at a time, so what it counts 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 
 from scheduling.domain.execution import Reason
 from scheduling.domain.job import OverlapPolicy
+from scheduling.domain.lifecycle import State
 from scheduling.domain.overlap import Judgement, Verdict, judge
 from scheduling.domain.target import Queue
 from scheduling.storage.breaking import Gate
@@ -48,6 +49,7 @@ WITH waiting AS (
 )
 UPDATE executions SET state = 'FAILED', reason = 'EXPIRED', held_by = NULL, finish_time = {NOW}
 WHERE uid IN (SELECT uid FROM waiting UNION ALL SELECT uid FROM queued)
+RETURNING target
 """
 
 # Without overlap rules and schedules to count for, one statement decides.
@@ -65,7 +67,7 @@ SET state = CASE WHEN e.expire_time > {NOW} THEN 'QUEUED' ELSE 'FAILED' END,
     finish_time = CASE WHEN e.expire_time > {NOW} THEN NULL ELSE {NOW} END,
     queue_time = {NOW}
 FROM due WHERE e.uid = due.uid
-RETURNING e.uid, e.ready_time, e.state
+RETURNING e.uid, e.ready_time, e.state, e.target
 """
 
 _GATED = """
@@ -110,6 +112,7 @@ _HOLD = "UPDATE executions SET held_by = %(held_by)s WHERE uid = ANY(%(uids)s::u
 _FAIL_EXPIRED = f"""
 UPDATE executions SET state = 'FAILED', reason = 'EXPIRED', held_by = NULL, finish_time = {NOW}
 WHERE uid = ANY(%(uids)s::uuid[])
+RETURNING target
 """
 _COUNT_FIRED = """
 UPDATE schedules s SET fired_count = s.fired_count + i.fired
@@ -127,7 +130,8 @@ WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND state = 'PENDING' AND attempt = 0
 def _end(where: str, state: str, reason: str) -> str:
     returned = ", ".join(HISTORY_COLUMNS)
     changed = {"state": f"'{state}'", "reason": reason, "finish_time": NOW}
-    return f"WITH gone AS (DELETE FROM executions WHERE {where} RETURNING {returned}) {move_sql('gone', changed)}"
+    gone = f"WITH gone AS (DELETE FROM executions WHERE {where} RETURNING {returned})"
+    return f"{gone} {move_sql('gone', changed)} RETURNING target"
 
 
 _SKIP = _end("uid = ANY(%(uids)s::uuid[])", "SKIPPED", "%(reason)s")
@@ -156,12 +160,16 @@ _NEXT_ADVANCE = "SELECT min(evaluated_until) FROM schedules WHERE evaluated_unti
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What one round released, by queue: (uid, ready time). `more` says that a queue had more than was taken."""
+    """What one round released, by queue: (uid, ready time). `more` says that a queue had more than was taken.
+
+    `ended` counts by target and state what ended without a call: what was skipped or has expired.
+    """
 
     by_queue: dict[Queue, list[tuple[UUID, datetime]]] = field(default_factory=dict)
     skipped: int = 0
     held: int = 0
     expired: int = 0
+    ended: Counter[tuple[str, State]] = field(default_factory=Counter)
     more: bool = False
     busy: bool = False
 
@@ -194,6 +202,7 @@ class _Decisions:
     cancel_jobs: set[UUID] = field(default_factory=set)
     fired: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
     released: list[tuple[UUID, datetime]] = field(default_factory=list)
+    ended: Counter[tuple[str, State]] = field(default_factory=Counter)
 
     @property
     def count(self) -> int:
@@ -235,8 +244,10 @@ class ReleasingStore:
             if not head[0]:
                 return Released(busy=True)
             moment: datetime = head[1]
+            ended: Counter[tuple[str, State]] = Counter()
             await cursor.execute(_EXPIRE, {"now": now})
             expired = max(cursor.rowcount, 0)
+            ended.update((row[0], State.FAILED) for row in await cursor.fetchall())
             await cursor.execute(_ROOM, {"depth": self._queue_depth})
             rooms = {Queue(row[0]): min(self._batch, row[1]) for row in await cursor.fetchall()}
             gate = Gate()
@@ -257,6 +268,8 @@ class ReleasingStore:
                 found = await cursor.fetchall()
                 plain = [(row[0], row[1]) for row in found if row[2] == "QUEUED"]
                 expired += len(found) - len(plain)
+                ended.update((row[3], State.FAILED) for row in found if row[2] != "QUEUED")
+                ended += decisions.ended
                 released = plain + decisions.released
                 if released:
                     result.by_queue[queue] = released
@@ -264,7 +277,7 @@ class ReleasingStore:
                 skipped += sum(len(uids) for uids in decisions.skip.values())
                 held += len(decisions.hold)
                 expired += len(decisions.expired)
-        return Released(result.by_queue, skipped, held, expired, more)
+        return Released(result.by_queue, skipped, held, expired, ended, more)
 
     async def _release_gated(
         self, cursor: AsyncCursor[TupleRow], moment: datetime, bounds: dict[str, Any]
@@ -306,10 +319,12 @@ class ReleasingStore:
             await cursor.execute(_REPLACE, {"now": now, "uids": decisions.replaced})
         for reason, uids in decisions.skip.items():
             await cursor.execute(_SKIP, {"now": now, "uids": uids, "reason": reason.value})
+            decisions.ended.update((row[0], State.SKIPPED) for row in await cursor.fetchall())
         if decisions.hold:
             await cursor.execute(_HOLD, {"uids": decisions.hold, "held_by": HELD_BY_OVERLAP})
         if decisions.expired:
             await cursor.execute(_FAIL_EXPIRED, {"now": now, "uids": decisions.expired})
+            decisions.ended.update((row[0], State.FAILED) for row in await cursor.fetchall())
         if decisions.queue:
             await cursor.execute(_QUEUE, {"now": now, "uids": decisions.queue})
         finished = set(decisions.finished)
