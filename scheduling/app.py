@@ -261,7 +261,7 @@ class Worker:
             version=__version__,
             queues=settings.queues,
         )
-        self._leading = LeadingStore(database)
+        self._leading = LeadingStore(database, clock.monotonic)
         self._delivering = DeliveryStore(database, [target.method for target in targets])
         self._breaking = BreakerStore(database)
         releasing = ReleasingStore(database, queue_depth=settings.limit_queue_depth)
@@ -317,7 +317,6 @@ class Worker:
             beat=settings.heartbeat,
             cutoff=settings.worker_cutoff,
         )
-        self._lease = lease
         self._pulse_loop = Loop("pulse", self._pulse.tick, clock)
         self._loops = [
             Loop("lease_guard", lease.guard, clock),

@@ -278,7 +278,8 @@ class DeliveryEngine:
         """Finds what is queued and overdue: its message was lost, or Redis is down."""
         while True:
             await self._clock.sleep(self._settings.sweep_after.total_seconds())
-            if lane.waiting or lane.free <= 0 or self._draining or not self.has_lease():
+            # Also while others wait for their moment here: under a steady load there is always one that does.
+            if lane.free <= 0 or self._draining or not self.has_lease():
                 continue
             tokens = [uuid4() for _ in range(lane.free)]
             settings = self._settings
