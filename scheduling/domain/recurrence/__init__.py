@@ -38,9 +38,9 @@ judged by the instant of the firing: a local date or window means the local time
 moved it. Bounds are half-open, `[start, end)`.
 
 **Jitter** never reorders: see `jittered`. **Limits.** At most 60 firings a minute, which is cron by seconds. The
-years 3 to 9997 are searched. What has no day in 400 years, falls into gaps 32 times in a row, or into windows and
-cron exclusions 400 times in a row, counts as never firing, and is refused at creation. Zones are those that the
-pinned `tzdata` wheel lists; `zone_version` tells which release that is.
+years 3 to 9997 are searched. What has no day in 400 years, falls into gaps 32 times in a row, or into windows and cron
+exclusions for 400 days or 12,000 times in a row, counts as never firing, and is refused at creation. Zones are those
+that the pinned `tzdata` wheel lists; `zone_version` tells which release that is.
 """
 
 from scheduling.domain.recurrence.checks import MAX_FIRINGS_PER_MINUTE, check_recurrence, check_timing

@@ -54,10 +54,12 @@ def moment_of(instant: int) -> datetime:
 def _rule(specs: tuple[Spec, ...], exclusions: tuple[Exclusion, ...], time_zone: str, dst_policy: DstPolicy) -> Rule:
     """The instants that these give, without bounds. Raises InvalidRequest if they cannot be read."""
     where = known_zone(time_zone)
-    rules = tuple(_rule_of_spec(spec, where, dst_policy) for spec in specs)
-    rule = rules[0] if len(rules) == 1 else UnionRule(rules)
+    rules: tuple[Rule, ...] = tuple(_rule_of_spec(spec, where, dst_policy) for spec in specs)
     covers = tuple(cover for exclusion in exclusions for cover in covers_of(exclusion, where))
-    return Excluding(rule, covers) if covers else rule
+    if covers:
+        # Each by itself: one specification that is always excluded must not use up the patience with the others.
+        rules = tuple(Excluding(rule, covers) for rule in rules)
+    return rules[0] if len(rules) == 1 else UnionRule(rules)
 
 
 def _rule_of_spec(spec: Spec, where: Zone, dst_policy: DstPolicy) -> Rule:

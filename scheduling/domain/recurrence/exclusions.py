@@ -27,9 +27,10 @@ from scheduling.domain.recurrence.zones import DAY, EPOCH, EPOCH_ORDINAL, Zone, 
 _FULL = (1 << 60) - 1
 _FULL_HOURS = (1 << 24) - 1
 
-#: So many firings in a row that all fall into windows or cron exclusions count as none ever. More than a year of daily
-#: ones; dates and periods are not counted, since they come to an end.
-_MOST_EXCLUDED = 400
+#: Firings in a row that all fall into windows or cron exclusions count as none ever when they reach over so many days,
+#: which is more than a year, or when they are so many, which is a week of every minute. Dates and periods are not
+#: counted, since they come to an end.
+_MOST_DAYS, _MOST_EXCLUDED = 400, 12_000
 
 
 class Cover(Protocol):
@@ -161,6 +162,24 @@ def _run(mask: int, member: int) -> tuple[int, int]:
     return (missing & ((1 << member) - 1)).bit_length(), member + (above & -above).bit_length() - 1
 
 
+class _Patience:
+    """How long it is looked for a firing that is not excluded."""
+
+    __slots__ = ("_day", "_days", "_firings")
+
+    def __init__(self) -> None:
+        self._firings, self._days, self._day = _MOST_EXCLUDED, _MOST_DAYS, -1
+
+    def goes_on(self, excluded: int) -> bool:
+        """Counts one more excluded firing; False when it is enough."""
+        self._firings -= 1
+        day = excluded // (DAY * SECOND)
+        if day != self._day:
+            self._day = day
+            self._days -= 1
+        return self._firings > 0 and self._days > 0
+
+
 class Excluding:
     """A rule without the instants that covers take away."""
 
@@ -172,15 +191,13 @@ class Excluding:
 
     def after(self, instant: int) -> int | None:
         """The first one strictly after `instant` that is not covered."""
-        budget = _MOST_EXCLUDED
-        while budget:
-            found = self._rule.after(instant)
-            if found is None:
-                return None
+        patience = _Patience()
+        while (found := self._rule.after(instant)) is not None:
             for cover in self._covers:
                 covered = cover.stretch(found)
                 if covered is not None:
-                    budget -= not cover.ends
+                    if not (cover.ends or patience.goes_on(found)):
+                        return None
                     instant = covered[1] - 1
                     break
             else:
@@ -189,15 +206,13 @@ class Excluding:
 
     def before(self, instant: int) -> int | None:
         """The last one strictly before `instant` that is not covered."""
-        budget = _MOST_EXCLUDED
-        while budget:
-            found = self._rule.before(instant)
-            if found is None:
-                return None
+        patience = _Patience()
+        while (found := self._rule.before(instant)) is not None:
             for cover in self._covers:
                 covered = cover.stretch(found)
                 if covered is not None:
-                    budget -= not cover.ends
+                    if not (cover.ends or patience.goes_on(found)):
+                        return None
                     instant = covered[0]
                     break
             else:
