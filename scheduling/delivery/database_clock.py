@@ -18,8 +18,8 @@ class DatabaseClock:
 
     What a statement tells is taken for the moment at which its answer came, so the estimate lags by up to the round
     trip and never runs ahead: a call may be late by that, and is not early. Of all samples the one with the shortest
-    round trip is the most exact; its worth fades as clocks drift. Until the first sample the process's own wall clock is
-    taken.
+    round trip is the most exact; its worth fades as clocks drift. Until the first sample the process's own wall clock
+    is taken.
     """
 
     def __init__(self, clock: Clock) -> None:

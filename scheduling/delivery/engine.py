@@ -12,7 +12,7 @@ import heapq
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
@@ -31,6 +31,9 @@ from scheduling.telemetry.logs import log_event
 from scheduling.telemetry.traces import new_trace
 
 _log = logging.getLogger(__name__)
+
+#: Stands in for an answer's text that PostgreSQL refused.
+UNSTORABLE = "the answer could not be stored"
 
 
 class Store(Protocol):
@@ -425,10 +428,16 @@ class DeliveryEngine:
         except Exception as error:  # noqa: BLE001 - one bad outcome must not stop all others
             if len(batch) > 1:
                 return all([await self._record([each]) for each in batch])
-            # Its lease check gives it back later; the reason is for a person to see.
-            uid = str(batch[0][1].uid)
-            log_event(_log, logging.ERROR, "outcome_refused", execution=uid, error=type(error).__name__)
-            return True
+            claim, outcome = batch[0]
+            log_event(_log, logging.ERROR, "outcome_refused", execution=str(outcome.uid), error=type(error).__name__)
+            if outcome.attempt is None or outcome.attempt.message == UNSTORABLE:
+                # A later heartbeat finds that nobody holds it.
+                return True
+            # What happened counts more than what was said about it: once more without the words of the target.
+            silent = replace(outcome.attempt, message=UNSTORABLE)
+            history = (*outcome.history[:-1], silent)
+            plain = replace(outcome, attempt=silent, history=history, response=None, response_type="")
+            return await self._record([(claim, plain)])
         self._observer.recorded([each for each in batch if each[1].uid in recorded])
         await self._feed_breakers(batch)
         return True

@@ -60,7 +60,8 @@ ORDER BY e.uid LIMIT %(limit)s
 class Beat:
     """What a heartbeat brought back: the database's clock, and what runs under the worker's id there (token → uid).
 
-    `sent` and `received` are the monotonic seconds around the reading of the clock alone. `claimed` tells when each was claimed, so that a claim whose answer is still under way is not taken for an orphan.
+    `sent` and `received` are the monotonic seconds around the reading of the clock alone. `claimed` tells when each was
+    claimed, so that a claim whose answer is still under way is not taken for an orphan.
     """
 
     now: datetime
