@@ -158,7 +158,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         status = StatusStore(database)
         metrics = _metrics(targets, rpc_method_names([service.name for service in services]))
         refresh = _refresher(metrics, targets.services, database, status, clock, ports.redis.is_up)
-        await stack.enter_async_context(MetricsServer(metrics.registry, settings.metrics_listen, refresh))
+        await _serve_metrics(stack, metrics, settings, refresh)
         head = head_revision()
 
         async def is_serving() -> bool:
@@ -189,6 +189,15 @@ def rpc_method_names(services: Sequence[str]) -> list[str]:
     """The full names of the services' methods, from their descriptors."""
     pool = descriptor_pool.Default()
     return [f"{name}/{method.name}" for name in services for method in pool.FindServiceByName(name).methods]
+
+
+async def _serve_metrics(
+    stack: AsyncExitStack, metrics: Metrics, settings: Settings, refresh: Callable[[], Awaitable[None]]
+) -> None:
+    server = await stack.enter_async_context(MetricsServer(metrics.registry, settings.metrics_listen, refresh))
+    if settings.metrics_listen:
+        # Port 0 takes any free one: whoever is to read the metrics has to be told.
+        log_event(_log, logging.INFO, "metrics_served", port=server.port)
 
 
 def _refresher(
@@ -235,7 +244,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable
             _database(settings, "whispr-scheduling-worker", settings.database_url)
         )
         worker = Worker(settings, database, targets, clock)
-        await stack.enter_async_context(MetricsServer(worker.metrics.registry, settings.metrics_listen, worker.refresh))
+        await _serve_metrics(stack, worker.metrics, settings, worker.refresh)
         await worker.start()
         on_ready(worker.identity.uid)
         await stop.wait()
@@ -256,8 +265,8 @@ class Worker:
             version=__version__,
             queues=settings.queues,
         )
-        self._leading = LeadingStore(database)
-        self._delivering = DeliveryStore(database)
+        self._leading = LeadingStore(database, clock.monotonic)
+        self._delivering = DeliveryStore(database, [target.method for target in targets])
         self._breaking = BreakerStore(database)
         releasing = ReleasingStore(database, queue_depth=settings.limit_queue_depth)
         advancing = AdvancingStore(database)
@@ -312,7 +321,6 @@ class Worker:
             beat=settings.heartbeat,
             cutoff=settings.worker_cutoff,
         )
-        self._lease = lease
         planner = Planner(
             self.leadership,
             _PlannerStore(CalendarStore(database), BackfillStore(database), DeploymentStore(database)),

@@ -36,12 +36,13 @@ class EngineObserver:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
-    def claimed(self, count: int, *, swept: bool) -> None:
-        """A claiming statement came back."""
+    def claimed(self, queue: Queue, count: int, *, swept: bool) -> None:
+        """A claiming statement came back; `swept` says that it went without a message."""
         if count:
             self._metrics.claim_batch.observe(count)
         if swept:
-            log_event(_log, logging.DEBUG, "executions_swept", count=count)
+            self._metrics.swept_for(queue.value).inc(count)
+            log_event(_log, logging.DEBUG, "executions_swept", queue=queue.value, count=count)
 
     def started(self, claim: Claim, lateness: float | None) -> None:
         """A call begins; `lateness` in seconds is that of a first attempt."""
@@ -89,11 +90,15 @@ class SchedulerObserver:
         """Executions went to the workers."""
         self._metrics.released_for(queue.value).inc(count)
 
-    def expired(self, count: int) -> None:
-        """Executions reached their maximum age before they got through."""
-        log_event(_log, logging.WARNING, "executions_expired", count=count)
+    def ended(self, target: str, state: State, count: int) -> None:
+        """Executions ended without a call: skipped, or too old."""
+        self._metrics.executions_for(target, state.value).inc(count)
+        if state is State.FAILED:
+            log_event(_log, logging.WARNING, "executions_expired", target=target, count=count)
 
-    def recovered(self, lost: Sequence[LostExecution]) -> None:
+    def recovered(self, lost: Sequence[tuple[LostExecution, Outcome]]) -> None:
         """Executions of lost workers were taken back."""
-        for each in lost:
+        for each, outcome in lost:
             self._metrics.leases_recovered_for(each.queue.value).inc()
+            if outcome.state is not State.PENDING:
+                self._metrics.executions_for(each.target, outcome.state.value).inc()

@@ -131,14 +131,6 @@ _BOOLEANS: Final = {
 }
 
 
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in _BOOLEANS:
-        return _BOOLEANS[value.lower()]
-    raise _BadValueError("is not a boolean", "true or false")
-
-
 def _word(*words: str) -> PlainValidator:
     def check(value: Any) -> str:
         if isinstance(value, str) and value.lower() in words:
@@ -224,7 +216,6 @@ def _addresses(value: Any) -> dict[str, str]:
 
 # --- settings ---------------------------------------------------------------------------------------------------------
 
-Boolean = Annotated[bool, PlainValidator(_boolean)]
 Moment = Annotated[timedelta, _duration("1ms", "1m")]  # waits of loops, leases and single statements
 Span = Annotated[timedelta, _duration("1s", "3650d")]
 Count = Annotated[int, _integer(1, 1_000_000)]
@@ -259,9 +250,6 @@ class Settings(BaseModel):
             default="",
             description="Names this deployment of the service; the version when empty. Each fires its schedules once.",
         )
-    )
-    enabled: Boolean = Field(
-        default=True, description="Whether executions are started; false starts the service paused."
     )
     default_time_zone: Annotated[str, PlainValidator(_time_zone)] = Field(
         default="UTC", description="Zone of schedules that name none."
@@ -307,14 +295,13 @@ class Settings(BaseModel):
     limit_owner_daily_jobs: Annotated[int, _integer(1, 1_000_000_000)] = Field(
         default=1_000, description="L1: jobs created per owner and UTC day."
     )
-    limit_owner_concurrency: Count = Field(default=10, description="L3: executions of one owner running at once.")
     limit_queue_depth: Count = Field(
         default=10_000, description="L6: due executions handed out per queue; the rest wait."
     )
     past_tolerance: Annotated[timedelta, _duration("0s", "24h")] = Field(
         default=timedelta(seconds=60), description="How far in the past a requested instant may lie."
     )
-    message_retention: Span = Field(
+    message_retention: Annotated[timedelta, _duration("1d", "40d")] = Field(
         default=timedelta(days=30), description="How long finished executions of messages and notifications are kept."
     )
 
@@ -370,15 +357,6 @@ class Settings(BaseModel):
     worker_drain: Annotated[timedelta, _duration("0s", "1h")] = Field(
         default=timedelta(seconds=10), description="How long running calls may end by themselves when a worker stops."
     )
-
-    memory_threshold_mb: Count = Field(
-        default=500, description="Memory of a process above which it is reported, in MB."
-    )
-    cpu_threshold: Annotated[int, _integer(1, 100)] = Field(
-        default=80, description="CPU of a process above which it is reported, in %."
-    )
-    backup_enabled: Boolean = Field(default=True, description="Whether the database is backed up.")
-    backup_retention: Span = Field(default=timedelta(days=30), description="How long backups are kept.")
 
     addresses: Annotated[Mapping[str, str], PlainValidator(_addresses)] = Field(
         default_factory=dict, description="Address of each sibling service by its name."

@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from secrets import token_hex
 
 import pytest
+from hypothesis import settings
 
 from scheduling.delivery.targets import TargetTable
 from tests.support.servers import Databases, databases, redis_server
 
+# How long an example takes says more about the machine than about the code; speed is measured in `bench/`.
+settings.register_profile("whispr", deadline=None)
+settings.load_profile("whispr")
+
 
 @pytest.fixture(scope="session")
-def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+def database_server() -> Iterator[Databases]:
     """Real PostgreSQL, for the whole run."""
-    with databases(tmp_path_factory.mktemp("postgres")) as made:
+    with databases() as made:
         yield made
 
 

@@ -16,8 +16,10 @@ import click
 
 from scheduling import app
 from scheduling.cli.processes import FAILED, read_settings
+from scheduling.domain.errors import StoreUnavailable
 from scheduling.embedded import EmbeddedError, EmbeddedStack, default_data_dir
 from scheduling.settings import Settings, address_variable
+from scheduling.storage.database import store_errors_sync
 from scheduling.storage.migrate import migrate
 
 #: Seconds that a part may take to say that it is ready, and to stop after SIGTERM.
@@ -104,7 +106,11 @@ def data_folder(settings: Settings, data: str | None) -> Iterator[tuple[Path, di
             environment.setdefault("SCHEDULING_REDIS_URL", embedded.redis_url)
         logs = folder / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        migrate(environment["SCHEDULING_DATABASE_URL"])
+        try:
+            with store_errors_sync():
+                migrate(environment["SCHEDULING_DATABASE_URL"])
+        except StoreUnavailable as error:
+            raise UpError(f"{error}: {error.__cause__}") from error
         yield folder, environment
 
 
@@ -126,7 +132,7 @@ def run_up(*, siblings: bool, data: str | None, record: str | None) -> int:
                 return _run(stack, settings, folder, stop, siblings=siblings, record=record)
             finally:
                 stack.stop()
-    except (EmbeddedError, UpError) as error:
+    except (EmbeddedError, UpError, OSError) as error:
         click.echo(f"scheduling up: {error}", err=True)
         return FAILED
 

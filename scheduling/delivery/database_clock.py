@@ -14,10 +14,12 @@ DRIFT = 0.0005
 
 
 class DatabaseClock:
-    """Says what time it is in PostgreSQL, from the round trips of heartbeats.
+    """Says what time it is in PostgreSQL, from the round trips of heartbeats; never later than it is.
 
-    Of all samples the one with the shortest round trip is the most exact; its worth fades as clocks drift. Until the
-    first sample the process's own wall clock is taken.
+    What a statement tells is taken for the moment at which its answer came, so the estimate lags by up to the round
+    trip and never runs ahead: a call may be late by that, and is not early. Of all samples the one with the shortest
+    round trip is the most exact; its worth fades as clocks drift. Until the first sample the process's own wall clock
+    is taken.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -28,10 +30,10 @@ class DatabaseClock:
 
     def sample(self, sent: float, received: float, database_now: datetime) -> None:
         """Takes in a statement's moment; `sent` and `received` are monotonic seconds around its round trip."""
-        uncertainty = (received - sent) / 2
+        uncertainty = received - sent
         faded = self._uncertainty + DRIFT * (received - self._at)
         if uncertainty <= faded:
-            self._origin, self._at, self._uncertainty = database_now, (sent + received) / 2, uncertainty
+            self._origin, self._at, self._uncertainty = database_now, received, uncertainty
 
     def now(self) -> datetime:
         """What PostgreSQL's clock says, as well as this process knows."""

@@ -12,7 +12,7 @@ import heapq
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID, uuid4
@@ -31,6 +31,9 @@ from scheduling.telemetry.logs import log_event
 from scheduling.telemetry.traces import new_trace
 
 _log = logging.getLogger(__name__)
+
+#: Stands in for an answer's text that PostgreSQL refused.
+UNSTORABLE = "the answer could not be stored"
 
 
 class Store(Protocol):
@@ -64,7 +67,7 @@ class Breakers(Protocol):
 class Observer(Protocol):
     """Is told what happens, for metrics."""
 
-    def claimed(self, count: int, *, swept: bool) -> None: ...
+    def claimed(self, queue: Queue, count: int, *, swept: bool) -> None: ...
 
     def started(self, claim: Claim, lateness: float | None) -> None: ...
 
@@ -254,7 +257,7 @@ class DeliveryEngine:
             claims = await self._claim(
                 lane, tokens, self._store.claim_if_queued(self._worker, uids, tokens, self._settings.claim_lead)
             )
-            self._observer.claimed(len(claims), swept=False)
+            self._observer.claimed(lane.queue, len(claims), swept=False)
 
     def _pause(self, lane: _Lane) -> float | None:
         """Seconds until something is to be claimed; None when only a change can bring it about."""
@@ -278,7 +281,8 @@ class DeliveryEngine:
         """Finds what is queued and overdue: its message was lost, or Redis is down."""
         while True:
             await self._clock.sleep(self._settings.sweep_after.total_seconds())
-            if lane.waiting or lane.free <= 0 or self._draining or not self.has_lease():
+            # Also while others wait for their moment here: under a steady load there is always one that does.
+            if lane.free <= 0 or self._draining or not self.has_lease():
                 continue
             tokens = [uuid4() for _ in range(lane.free)]
             settings = self._settings
@@ -288,7 +292,7 @@ class DeliveryEngine:
                 self._store.claim_overdue(self._worker, lane.queue, tokens, settings.sweep_after, settings.targets),
             )
             if claims:
-                self._observer.claimed(len(claims), swept=True)
+                self._observer.claimed(lane.queue, len(claims), swept=True)
 
     async def _claim(
         self, lane: _Lane, tokens: Sequence[UUID], statement: Awaitable[Sequence[Claim]]
@@ -424,10 +428,16 @@ class DeliveryEngine:
         except Exception as error:  # noqa: BLE001 - one bad outcome must not stop all others
             if len(batch) > 1:
                 return all([await self._record([each]) for each in batch])
-            # Its lease check gives it back later; the reason is for a person to see.
-            uid = str(batch[0][1].uid)
-            log_event(_log, logging.ERROR, "outcome_refused", execution=uid, error=type(error).__name__)
-            return True
+            claim, outcome = batch[0]
+            log_event(_log, logging.ERROR, "outcome_refused", execution=str(outcome.uid), error=type(error).__name__)
+            if outcome.attempt is None or outcome.attempt.message == UNSTORABLE:
+                # A later heartbeat finds that nobody holds it.
+                return True
+            # What happened counts more than what was said about it: once more without the words of the target.
+            silent = replace(outcome.attempt, message=UNSTORABLE)
+            history = (*outcome.history[:-1], silent)
+            plain = replace(outcome, attempt=silent, history=history, response=None, response_type="")
+            return await self._record([(claim, plain)])
         self._observer.recorded([each for each in batch if each[1].uid in recorded])
         await self._feed_breakers(batch)
         return True

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from google.protobuf import any_pb2
@@ -86,14 +87,14 @@ class Plan:
     def wishes(self) -> Iterator[Wish]:
         """Everything asked for."""
         yield self.first
-        yield from self.singles
         for batch in self.batches:
             yield from batch
+        yield from self.singles
 
     @property
     def firings(self) -> int:
         """Executions that there have to be in the end."""
-        return sum(len(wish.asked.due) for wish in self.wishes)
+        return sum(max(len(wish.asked.due), 1) for wish in self.wishes)
 
 
 class _Writer:
@@ -125,7 +126,7 @@ class _Writer:
         *,
         cancel_at: datetime | None = None,
         cancel_execution: bool = False,
-        **job: object,
+        **job: Any,
     ) -> Wish:
         packed = any_pb2.Any()
         packed.Pack(payload)
@@ -136,7 +137,7 @@ class _Writer:
                 request=packed,
                 owner=owner,
                 labels={"demo": self.run, "item": asked.item},
-                **job,  # type: ignore[arg-type] # fields by name
+                **job,
             ),
             schedule=schedule,
             request_id=f"{self.run}:{asked.item}",
@@ -153,7 +154,7 @@ class _Writer:
         method: str = SEND,
         cancel_at: datetime | None = None,
         cancel_execution: bool = False,
-        **job: object,
+        **job: Any,
     ) -> Wish:
         """A message or notification at the local time in its owner's zone that `moment` is."""
         owner, zone = self.next_owner()
@@ -167,7 +168,7 @@ class _Writer:
         return self.wish(asked, owner, payload, schedule, cancel_at=cancel_at, cancel_execution=cancel_execution, **job)
 
     def recurring(
-        self, kind: str, word: str, method: str, timing: Timing, payload: Message, recorded_id: str, **job: object
+        self, kind: str, word: str, method: str, timing: Timing, payload: Message, recorded_id: str, **job: Any
     ) -> Wish:
         """A job by cron or interval within its bounds, which lie ahead."""
         assert timing.start is not None
@@ -386,8 +387,3 @@ def _notification(item: str, owner: str, local: datetime) -> notification_pb2.Se
         kind=notification_pb2.NOTIFICATION_KIND_REMINDER,
         title=f"It is {local:%H:%M:%S}",
     )
-
-
-def owners_of(wishes: Sequence[Wish]) -> int:
-    """How many owners these jobs belong to."""
-    return len({wish.request.job.owner for wish in wishes})

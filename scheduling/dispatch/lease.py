@@ -38,6 +38,12 @@ class Beat(Protocol):
     def now(self) -> datetime: ...
 
     @property
+    def sent(self) -> float: ...
+
+    @property
+    def received(self) -> float: ...
+
+    @property
     def running(self) -> Mapping[UUID, UUID]: ...
 
     @property
@@ -93,8 +99,7 @@ class Lease:
         """Renews the lease, learns the clock, and gives back what PostgreSQL believes to run here and does not."""
         sent = self._clock.monotonic()
         beat = await self._heart(self._engine.last_start)
-        received = self._clock.monotonic()
-        self._sampler.sample(sent, received, beat.now)
+        self._sampler.sample(beat.sent, beat.received, beat.now)
         self._last_renewal = sent
         # Counted from before the statement was sent, so that this process always ends earlier than the database thinks.
         self._engine.renew_lease(sent + self._cutoff)

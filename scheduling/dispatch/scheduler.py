@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
+from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue
 from scheduling.telemetry.logs import log_event
 
@@ -46,7 +47,7 @@ class Released(Protocol):
     def busy(self) -> bool: ...
 
     @property
-    def expired(self) -> int: ...
+    def ended(self) -> Mapping[tuple[str, State], int]: ...
 
 
 class Store(Protocol):
@@ -68,7 +69,7 @@ class Observer(Protocol):
 
     def released(self, queue: Queue, count: int) -> None: ...
 
-    def expired(self, count: int) -> None: ...
+    def ended(self, target: str, state: State, count: int) -> None: ...
 
 
 class Scheduler:
@@ -97,8 +98,8 @@ class Scheduler:
                 for queue, items in released.by_queue.items():
                     await self._sender.send(queue, items)
                     self._observer.released(queue, len(items))
-                if released.expired:
-                    self._observer.expired(released.expired)
+                for (target, state), count in released.ended.items():
+                    self._observer.ended(target, state, count)
                 total += released.count
                 if released.busy or not released.more:
                     break

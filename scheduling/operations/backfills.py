@@ -50,7 +50,9 @@ async def backfill_schedule(
     if job.state is JobState.CANCELLED:
         raise WrongState(f"{job.name} is CANCELLED; create another job", subject=job.name, reason="JOB_CANCELLED")
     if start < schedule.create_time - _EARLIEST:
-        violations.append(Violation("start_time", f"lies more than {_EARLIEST.days} days before the schedule's creation"))
+        violations.append(
+            Violation("start_time", f"lies more than {_EARLIEST.days} days before the schedule's creation")
+        )
     if end <= start:
         violations.append(Violation("end_time", "expected an instant after start_time"))
     if end > now:

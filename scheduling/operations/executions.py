@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from scheduling.domain.errors import NotFound, WrongState
+from scheduling.domain.errors import InvalidRequest, NotFound, WrongState, invalid
 from scheduling.domain.execution import Execution, Origin
 from scheduling.domain.filters import INTEGER, STRING, TIMESTAMP, enum_of, parse_filter
 from scheduling.domain.ids import parse_execution_id
@@ -98,8 +98,7 @@ async def watch_executions(
     """
     bound = {"watch": job_id or "-", "filter": filter_text}
     filter_ = parse_filter(filter_text, _FIELDS)
-    token = PageToken.decode(resume_token, bound)
-    since = None if token is None else token.read(_moment)
+    since = _resume_from(resume_token, bound)
     if job_id is not None:
         await get_job(ports, job_id, with_payload=False)
     told: dict[UUID, tuple[object, ...]] = {}
@@ -136,8 +135,18 @@ def _mark(execution: Execution) -> tuple[object, ...]:
     )
 
 
+def _resume_from(text: str, bound: Mapping[str, str]) -> datetime | None:
+    """The moment in a resume token, None for no token. Raises InvalidRequest on `resume_token`."""
+    try:
+        token = PageToken.decode(text, bound)
+        return None if token is None else token.read(_moment)
+    except InvalidRequest:
+        expected = "expected the resume_token of an earlier answer to a watch with the same parent and filter"
+        raise invalid("resume_token", expected, "INVALID_RESUME_TOKEN") from None
+
+
 def _moment(position: tuple[str | int | None, ...]) -> datetime:
     (micros,) = position
-    if not isinstance(micros, int):
+    if not isinstance(micros, int) or micros < 0:
         raise TypeError(micros)
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)

@@ -121,6 +121,7 @@ class ServiceStatus:
     next_due_time: datetime | None
     schema_revision: str
     database_version: str
+    read_only: bool
     overdue: bool
 
 

@@ -21,7 +21,9 @@ class Store(Protocol):
     async def record(self, outcomes: Sequence[Outcome]) -> set[UUID]: ...
 
 
-async def recover(store: Store, term: int, grace: timedelta, *, dry_run: bool = False) -> Sequence[LostExecution]:
+async def recover(
+    store: Store, term: int, grace: timedelta, *, dry_run: bool = False
+) -> Sequence[tuple[LostExecution, Outcome]]:
     """Returns the executions of lost workers to where the next attempt can be made; returns those that it moved.
 
     Written by claim token like any outcome: should the worker be alive after all and have recorded in between, it wins.
@@ -30,8 +32,9 @@ async def recover(store: Store, term: int, grace: timedelta, *, dry_run: bool = 
     lost = await store.find_lost(term, grace)
     if dry_run or not lost:
         return ()
-    recorded = await store.record([after_loss(each) for each in lost])
-    return [each for each in lost if each.uid in recorded]
+    outcomes = [after_loss(each) for each in lost]
+    recorded = await store.record(outcomes)
+    return [(each, outcome) for each, outcome in zip(lost, outcomes, strict=True) if each.uid in recorded]
 
 
 def after_loss(lost: LostExecution) -> Outcome:

@@ -35,6 +35,8 @@ async def get_status(ports: Ports) -> StatusReport:
         modes.append("NO_LEADER")
     if not redis_up:
         modes.append("REDIS_DOWN")
+    if status.read_only:
+        modes.append("DATABASE_READ_ONLY")
     if status.overdue:
         modes.append("BEHIND")
     modes += [f"TARGET_DOWN:{service}" for service, each in sorted(breakers.items()) if each.state != "CLOSED"]

@@ -39,6 +39,7 @@ from scheduling.rpc.errors import (
 )
 from scheduling.rpc.rules import broken_rules
 from scheduling.rpc.streams import OpenStreams
+from scheduling.rpc.texts import find_nul_characters
 from scheduling.rpc.wire import find_oneof_clashes
 from scheduling.telemetry import logs
 from scheduling.telemetry.logs import log_event
@@ -281,7 +282,7 @@ class Validation(Interceptor):
     def _checked(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
         def parse_and_check(raw: bytes) -> Message:
             message = parse(raw)
-            found = [*broken_rules(message), *find_oneof_clashes(raw, message)]
+            found = [*broken_rules(message), *find_oneof_clashes(raw, message), *find_nul_characters(raw, message)]
             if found:
                 raise InvalidRequest(found)
             return message

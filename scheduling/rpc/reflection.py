@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -26,7 +27,7 @@ def add_reflection(server: grpc.aio.Server, *, served: Sequence[str], described:
     if missing:
         raise ValueError(f"reflection cannot describe {', '.join(missing)}: not in the descriptor pool")
     own = [f"{package}.ServerReflection" for package in (_V1, _V1ALPHA)]
-    servicer = reflection_aio.ReflectionServicer([*served, *own], pool=pool)
+    servicer = reflection_aio.ReflectionServicer([*served, *own], pool=_PoolWithMethods(pool))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     # The library only has v1alpha; v1 is the same on the wire.
     handler = grpc.stream_stream_rpc_method_handler(
@@ -35,6 +36,23 @@ def add_reflection(server: grpc.aio.Server, *, served: Sequence[str], described:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(own[0], {_METHOD: handler}),))
+
+
+class _PoolWithMethods:
+    """A descriptor pool that finds methods by name too, so that clients can describe `package.Service.Method`."""
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the library's name
+        """The file that declares the symbol. Raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            return self._pool.FindMethodByName(symbol).containing_service.file
 
 
 def _is_known(pool: descriptor_pool.DescriptorPool, service: str) -> bool:

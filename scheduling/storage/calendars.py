@@ -259,7 +259,7 @@ def _is_moved(row: DictRow, timing: Timing) -> bool:
     if until is not None and until <= now:
         # Its plan has come due: what follows is planned by advancing, which reads the calendars as they are now.
         return False
-    return next_fire(timing, now) != until
+    return bool(next_fire(timing, now) != until)
 
 
 def _until(reached: datetime | None) -> str:

@@ -260,40 +260,49 @@ class Creator:
         self._limit = owner_daily_jobs
         self._exempt_owner = exempt_owner
 
-    async def create(self, creations: Sequence[Creation]) -> list[Sequence[Job] | SchedulingError]:
+    async def create(self, creations: Sequence[Creation]) -> list[Sequence[Job] | Exception]:
         """The jobs of each creation, or what is wrong with it. Raises StoreUnavailable when none could be tried."""
-        results: list[Sequence[Job] | SchedulingError | None] = [None] * len(creations)
+        results: dict[int, Sequence[Job] | Exception] = {}
         pending = _without_twins(creations)
         later = [n for n in range(len(creations)) if n not in set(pending)]
         alone = False
         while pending or later:
             if not pending:
                 pending, later, alone = later, [], True
-            group = pending[:1] if alone else pending
             try:
-                now = await self._insert([creations[n] for n in group])
-            except psycopg.errors.UniqueViolation:
-                settled = await self._settle(creations, group)
-                if not settled and len(group) == 1:
+                settled, alone = await self._try(creations, pending[:1] if alone else pending, alone=alone)
+            except StoreUnavailable as error:
+                if not results:
+                    raise
+                # What is durable already is not taken back by what follows it.
+                settled, later = dict.fromkeys([*pending, *later], error), []
+            results |= settled
+            pending = [n for n in pending if n not in settled]
+        return [results[n] for n in range(len(creations))]
+
+    async def _try(
+        self, creations: Sequence[Creation], group: Sequence[int], *, alone: bool
+    ) -> tuple[dict[int, Sequence[Job] | Exception], bool]:
+        """What is settled of the group after one statement, and whether the rest has to go one by one."""
+        try:
+            now = await self._insert([creations[n] for n in group])
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            settled = await self._settle(creations, group) if isinstance(error, psycopg.errors.UniqueViolation) else {}
+            if not settled and len(group) == 1:
+                settled = {group[0]: error}
+                if isinstance(error, psycopg.errors.UniqueViolation):
                     # Lost a race to another server whose row is not visible to us yet or no longer there.
                     settled = {group[0]: StoreUnavailable("the job is being created elsewhere", retry_after=_SOON)}
-                alone = alone or not settled
-                for n, result in settled.items():
-                    results[n] = result
-                pending = [n for n in pending if n not in settled]
-                continue
-            except psycopg.DatabaseError as error:
-                if error.sqlstate != OVER_QUOTA:
-                    raise
-                if len(group) == 1:
-                    results[group[0]] = self._over_quota(error)
-                    pending = pending[1:]
-                alone = True
-                continue
-            for n in group:
-                results[n] = [new.as_created(now) for new in creations[n].jobs]
-            pending = pending[len(group) :]
-        return [result for result in results if result is not None]
+            return settled, alone or not settled
+        except psycopg.DatabaseError as error:
+            if error.sqlstate != OVER_QUOTA:
+                raise
+            # A repeat gets its first answer, whatever its owner has used up since.
+            settled = await self._settle(creations, group)
+            if not settled and len(group) == 1:
+                settled = {group[0]: self._over_quota(error)}
+            return settled, True
+        return {n: [new.as_created(now) for new in creations[n].jobs] for n in group}, alone
 
     async def _insert(self, creations: Sequence[Creation]) -> datetime:
         """Inserts everything in one statement and returns its moment.
@@ -336,7 +345,7 @@ class Creator:
 
     async def _settle(
         self, creations: Sequence[Creation], group: Sequence[int]
-    ) -> dict[int, Sequence[Job] | SchedulingError]:
+    ) -> dict[int, Sequence[Job] | Exception]:
         """Answers those of the group that collide with what is stored: repeats with their first answer, others with
         an error.
         """
@@ -354,7 +363,7 @@ class Creator:
                 _TAKEN_JOBS, {"job_id": [new.job_id for n in group for new in creations[n].jobs]}
             )
             taken = {row[0] for row in await cursor.fetchall()}
-        settled: dict[int, Sequence[Job] | SchedulingError] = {}
+        settled: dict[int, Sequence[Job] | Exception] = {}
         for n in group:
             creation = creations[n]
             first = requests.get((creation.principal, creation.request_id))

@@ -33,6 +33,7 @@ WITH mine AS (
     SELECT e.uid, e.job_uid, i.token
     FROM unnest(%(uids)s::uuid[], %(tokens)s::uuid[]) AS i (uid, token) JOIN executions e ON e.uid = i.uid
     WHERE e.state = 'QUEUED' AND e.ready_time <= {NOW} + %(lead)s::interval
+      AND (%(targets)s::text[] IS NULL OR e.target = ANY(%(targets)s::text[]))
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
     ORDER BY e.uid FOR UPDATE OF e SKIP LOCKED
 )
@@ -113,8 +114,10 @@ SELECT uid FROM ended UNION ALL SELECT uid FROM kept
 class DeliveryStore:
     """What the delivery engine writes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, targets: Sequence[str] | None = None) -> None:
         self._database = database
+        #: A worker claims only what it knows how to call: during an update a new method waits for a new worker.
+        self._targets = None if targets is None else list(targets)
 
     async def claim_if_queued(
         self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta
@@ -123,7 +126,16 @@ class DeliveryStore:
 
         By primary key; locks the rows, skips what others have locked.
         """
-        return await self._claim(_CLAIM, {"worker": worker, "uids": list(uids), "tokens": list(tokens), "lead": lead})
+        return await self._claim(
+            _CLAIM,
+            {
+                "worker": worker,
+                "uids": list(uids),
+                "tokens": list(tokens),
+                "lead": lead,
+                "targets": self._targets,
+            },
+        )
 
     async def claim_overdue(
         self, worker: UUID, queue: Queue, tokens: Sequence[UUID], after: timedelta, targets: Sequence[str]

@@ -252,8 +252,10 @@ async def claim_request_id(
         insert(request_ids)
         .values(principal=principal, request_id=request_id, digest=digest, answer=[answer])
         .on_conflict_do_nothing()
+        # The driver does not tell how many rows an INSERT made.
+        .returning(request_ids.c.request_id)
     )
-    if taken.rowcount:
+    if taken.first() is not None:
         return None
     where = (request_ids.c.principal == principal, request_ids.c.request_id == request_id)
     row = (await connection.execute(sa.select(request_ids).where(*where))).mappings().one()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,6 +29,7 @@ UPDATE leadership SET holder = NULL, expire_time = '-infinity' WHERE holder = %(
 #: Guard of the leader's writes: nothing happens under a term that has ended.
 TERM_HOLDS = f"EXISTS (SELECT FROM leadership WHERE term = %(term)s AND expire_time >= {NOW})"
 
+_CLOCK = "SELECT coalesce(%(now)s::timestamptz, clock_timestamp())"
 _BEAT = f"""
 WITH beat AS (
     INSERT INTO workers AS w (uid, host, pid, version, queues, start_time, heartbeat_time, expire_time, last_start_time)
@@ -59,10 +60,13 @@ ORDER BY e.uid LIMIT %(limit)s
 class Beat:
     """What a heartbeat brought back: the database's clock, and what runs under the worker's id there (token → uid).
 
-    `claimed` tells when each was claimed, so that a claim whose answer is still under way is not taken for an orphan.
+    `sent` and `received` are the monotonic seconds around the reading of the clock alone. `claimed` tells when each was
+    claimed, so that a claim whose answer is still under way is not taken for an orphan.
     """
 
     now: datetime
+    sent: float
+    received: float
     running: Mapping[UUID, UUID]
     claimed: Mapping[UUID, datetime]
 
@@ -81,8 +85,9 @@ class WorkerIdentity:
 class LeadingStore:
     """Leadership, heartbeats and leases."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, monotonic: Callable[[], float]) -> None:
         self._database = database
+        self._monotonic = monotonic
 
     async def _one(self, statement: str, parameters: dict[str, Any]) -> Any:
         async with self._database.hot() as connection:
@@ -107,6 +112,12 @@ class LeadingStore:
         executions_running.
         """
         async with self._database.hot() as connection:
+            # Read by itself, on a connection that is there already: neither connecting nor the commit is in between.
+            sent = self._monotonic()
+            cursor = await connection.execute(_CLOCK, {"now": self._database.now()})
+            received = self._monotonic()
+            clock = await cursor.fetchone()
+            assert clock is not None
             cursor = await connection.execute(
                 _BEAT,
                 {
@@ -122,7 +133,8 @@ class LeadingStore:
             )
             found = await cursor.fetchall()
         held = [row for row in found if row[1] is not None]
-        return Beat(found[0][0], {row[2]: row[1] for row in held}, {row[2]: row[3] for row in held})
+        running, claimed = {row[2]: row[1] for row in held}, {row[2]: row[3] for row in held}
+        return Beat(clock[0], sent, received, running, claimed)
 
     async def sign_off(self, worker: UUID) -> None:
         """Ends the worker's lease: what it still holds is for others to take."""

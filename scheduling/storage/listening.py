@@ -33,10 +33,12 @@ async def listen(database: Database, clock: Clock, *, on_hint: Callable[[], None
             connection = await database.connect_for_listening()
             try:
                 await connection.execute(f"LISTEN {CHANNEL}")
-                on_change(listening=True)
-                # Something may have come due while nobody was listening.
-                on_hint()
+                # A transaction pooler takes the LISTEN and delivers nothing. So what is sent here has to arrive before
+                # anybody relies on it; it also covers what came due while nobody was listening.
+                async with database.hot() as other:
+                    await other.execute(f"NOTIFY {CHANNEL}")
                 async for _ in connection.notifies():
+                    on_change(listening=True)
                     on_hint()
             finally:
                 on_change(listening=False)

@@ -73,7 +73,9 @@ def condition(expression: Expression, columns: Mapping[str, Column]) -> sa.Colum
 
 def _comparison(each: Comparison, field: Column) -> sa.ColumnElement[bool]:
     column: Any = field if each.key is None else field.op("->>", return_type=sa.Text())(each.key)
-    value: Any = each.value
+    # Bound as the column's own type, a number beyond its range would be an error rather than no match.
+    is_number = isinstance(each.value, int) and not isinstance(each.value, bool)
+    value: Any = sa.literal(each.value, sa.BigInteger()) if is_number else each.value
     match each.op:
         case Op.EQ:
             result = column == value

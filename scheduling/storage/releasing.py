@@ -87,7 +87,8 @@ FROM executions e
 WHERE e.state = 'PENDING' AND e.held_by = '{HELD_BY_OVERLAP}' AND e.queue = %(queue)s
   AND split_part(e.target, '/', 1) <> ALL(%(shut)s::text[])
   AND NOT EXISTS (SELECT FROM executions o WHERE o.job_uid = e.job_uid AND o.uid <> e.uid
-                  AND (o.state IN ('QUEUED', 'RUNNING') OR (o.state = 'PENDING' AND o.attempt > 0)))
+                  AND (o.state IN ('QUEUED', 'RUNNING')
+                       OR (o.state = 'PENDING' AND (o.attempt > 0 OR o.queue_time IS NOT NULL))))
 ORDER BY e.job_uid, e.ready_time LIMIT %(room)s
 """
 # A schedule that is behind its own plans was not advanced in time: what of them is missed is for advancing to say.
@@ -103,7 +104,7 @@ SELECT uid FROM executions WHERE uid = ANY(%(uids)s::uuid[]) AND state = 'PENDIN
 _OPEN = """
 SELECT job_uid,
        count(*) FILTER (WHERE state IN ('QUEUED', 'RUNNING')
-                        OR (state = 'PENDING' AND attempt > 0 AND held_by IS NULL)),
+                        OR (state = 'PENDING' AND (attempt > 0 OR queue_time IS NOT NULL) AND held_by IS NULL)),
        count(*) FILTER (WHERE state = 'PENDING' AND held_by IS NOT NULL AND held_by <> 'PAUSED')
 FROM executions
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND uid <> ALL(%(uids)s::uuid[]) AND state IN ('PENDING', 'QUEUED', 'RUNNING')
@@ -366,7 +367,7 @@ def _decide(
     waiting = {job: counts[1] for job, counts in open_by_job.items()}
     taken: dict[UUID, list[UUID]] = defaultdict(list)
     # Retries first: their executions are open already, and a firing that comes due beside them finds them so.
-    for row in sorted(candidates, key=lambda row: row[8] == 0):
+    for row in sorted(candidates, key=lambda row: row[8] == 0 and row[7] is None):
         uid, job, schedule, overlap, ready, _, recurring, queued_before, attempt, expire, held_by = row
         if expire <= moment:
             decisions.expired.append(uid)
@@ -376,9 +377,10 @@ def _decide(
             decisions.finished.add(schedule)
             continue
         policy = OverlapPolicy.ALLOW_ALL if overlap is None else OverlapPolicy(overlap)
-        # A retry of an execution that is open already is not a new firing: no rule stands in its way.
+        # A retry, or what was released before and given back, is open already: it is not judged as a new firing.
+        is_new = attempt == 0 and queued_before is None
         judgement = judge(
-            policy if attempt == 0 else OverlapPolicy.ALLOW_ALL,
+            policy if is_new else OverlapPolicy.ALLOW_ALL,
             running=running.get(job, 0),
             waiting=0 if held_by else waiting.get(job, 0),
         )

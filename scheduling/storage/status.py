@@ -27,7 +27,8 @@ SELECT now() AS read_time,
             FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q) AS h)
             AS next_due_time,
        (SELECT version_num FROM alembic_version) AS schema_revision,
-       current_setting('server_version') AS database_version
+       current_setting('server_version') AS database_version,
+       current_setting('transaction_read_only') = 'on' AS read_only
 """
 
 _WORKERS = """
@@ -79,6 +80,7 @@ class StatusStore:
             next_due_time=next_due,
             schema_revision=row["schema_revision"],
             database_version=row["database_version"],
+            read_only=row["read_only"],
             overdue=next_due is not None and (row["read_time"] - next_due).total_seconds() > 30,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scheduling.domain.errors import SchedulingError
 from scheduling.domain.job import Creation, Job
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.calendars import CalendarStore
@@ -26,13 +25,13 @@ class PostgresStore(
     def __init__(self, database: Database, *, owner_daily_jobs: int = 0, exempt_owner: str = "") -> None:
         super().__init__(database)
         creator = Creator(database, self, owner_daily_jobs=owner_daily_jobs, exempt_owner=exempt_owner)
-        self._creations = Grouper[Creation, Sequence[Job] | SchedulingError](
+        self._creations = Grouper[Creation, Sequence[Job] | Exception](
             creator.create, weight=lambda creation: len(creation.jobs)
         )
 
     async def create(self, creation: Creation) -> Sequence[Job]:
         """Stores the jobs of a creation, all or none; durable when it returns."""
         result = await self._creations.submit(creation)
-        if isinstance(result, SchedulingError):
+        if isinstance(result, Exception):
             raise result
         return result

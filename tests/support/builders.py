@@ -12,8 +12,9 @@ from whispr.siblings import messaging_pb2
 from scheduling.domain.ids import uuid7
 from scheduling.domain.job import Creation, JobSpec, NewJob, OverlapPolicy
 from scheduling.domain.recurrence import jittered, next_fire
-from scheduling.domain.schedule import Cron, Interval, NewSchedule, Once, Timing
+from scheduling.domain.schedule import NewSchedule
 from scheduling.domain.target import Queue, RetryPolicy
+from scheduling.domain.timing import Cron, Interval, Once, Timing
 
 PRINCIPAL = "spiffe://cluster.local/ns/whispr/sa/messaging-service"
 SEND = "messaging.MessagingService/SendScheduledMessage"
@@ -96,6 +97,7 @@ def once(now: datetime, time: datetime | None = None, *, schedule_id: str = "", 
         timing=Timing(Once(at)),
         first_fire=at,
         first_ready=at,
+        accept_time=now,
         plan_uid=uuid7(now),
         **more,
     )
@@ -119,6 +121,7 @@ def every(
         timing=rule,
         first_fire=first,
         first_ready=jittered(rule, uid, first),
+        accept_time=now,
         plan_uid=uuid7(now),
     )
 

@@ -84,15 +84,15 @@ class RecordingCaller:
 class Witness:
     """An observer of the engine: what was claimed, begun, answered and recorded."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Signal | None = None) -> None:
         self.claimed_count = 0
         self.swept_count = 0
         self.lateness: list[float | None] = []
         self.codes: list[Code] = []
         self.outcomes: list[Outcome] = []
-        self.changed = Signal()
+        self.changed = changed or Signal()
 
-    def claimed(self, count: int, *, swept: bool) -> None:
+    def claimed(self, queue: Queue, count: int, *, swept: bool) -> None:
         """A claiming statement came back."""
         self.claimed_count += count
         self.swept_count += count if swept else 0
@@ -119,12 +119,24 @@ class Witness:
 
 
 class EngineProcess:
-    """Engine, lease and canceller of one worker. Its heartbeats are sent by the test, with `beat`."""
+    """Engine, lease and canceller of one worker. Its heartbeats are sent by the test, with `beat`.
 
-    def __init__(self, stores: Stores, caller: Caller, *, ttl: timedelta = TTL, slots: int = 100, **settings: Any) -> None:
+    Several may share the signal `changed` of their witnesses.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        caller: Caller,
+        *,
+        ttl: timedelta = TTL,
+        slots: int = 100,
+        changed: Signal | None = None,
+        **settings: Any,
+    ) -> None:
         self.stores = stores
         self.identity = WorkerIdentity(uuid7(stores.clock.now()), "host", 1, "test", tuple(Queue))
-        self.witness = Witness()
+        self.witness = Witness(changed)
         self._ttl = ttl
         clock = stores.clock
         self.database_clock = DatabaseClock(clock)

@@ -7,6 +7,8 @@ former must be allowed to create databases; the latter is only written to below 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +31,12 @@ POSTGRES_SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "64MB",
     "autovacuum": "off",
+    "min_wal_size": "32MB",
+    "max_wal_size": "256MB",
 }
+
+#: A file system in memory, used when it has this many bytes to spare: a database per test is many small files.
+MEMORY, ROOMY = Path("/dev/shm"), 2 * 1024**3
 
 
 class Databases:
@@ -82,8 +89,8 @@ class Databases:
 
 
 @contextmanager
-def databases(folder: Path) -> Iterator[Databases]:
-    """Databases on the server that is named, or on an embedded one in `folder`."""
+def databases() -> Iterator[Databases]:
+    """Databases on the server that is named, or on an embedded one in a temporary folder."""
     named = os.environ.get(DATABASE_VARIABLE)  # noqa: TID251 - the variables of the test suite
     if named:
         made = Databases(named)
@@ -92,7 +99,11 @@ def databases(folder: Path) -> Iterator[Databases]:
         finally:
             made.close()
         return
-    with EmbeddedPostgres(folder, settings=POSTGRES_SETTINGS) as server:
+    place = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOMY else None
+    with (
+        tempfile.TemporaryDirectory(prefix="scheduling-tests-", dir=place) as folder,
+        EmbeddedPostgres(Path(folder) / "postgres", settings=POSTGRES_SETTINGS) as server,
+    ):
         yield Databases(server.url)
 
 

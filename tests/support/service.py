@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,11 @@ def eventually(look: Callable[[], T], holds: Callable[[T], bool], patience: floa
             return seen
         assert monotonic() < deadline, f"not within {patience} s; last seen: {seen}"
         time.sleep(LOOK_PAUSE)
+
+
+def tell(figure: str) -> None:
+    """Shows a figure that was measured, to whoever runs the tests with `-s`."""
+    sys.stdout.write(f"\n{figure}\n")
 
 
 class Calls:

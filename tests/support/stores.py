@@ -54,7 +54,7 @@ class Stores:
         self.advancing = AdvancingStore(self.database)
         self.releasing = ReleasingStore(self.database, queue_depth=queue_depth, batch=batch)
         self.delivering = DeliveryStore(self.database)
-        self.leading = LeadingStore(self.database)
+        self.leading = LeadingStore(self.database, clock.monotonic)
         self.term = 0
 
     # --- doing --------------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_a_target_shows_its_breaker_and_one_that_never_moved_is_closed(breaker: 
 
 def test_the_status_lists_workers_and_may_have_no_leader() -> None:
     worker = WorkerStatus(UID, "host", 12, (Queue.HIGH, Queue.LOW), NOW, NOW, 3)
-    status = ServiceStatus(NOW, None, 4, (worker,), 10, None, None, "0001", "18", overdue=False)
+    status = ServiceStatus(NOW, None, 4, (worker,), 10, None, None, "0001", "18", read_only=False, overdue=False)
     report = StatusReport(status, True, ("NO_LEADER",), "2026f", "test", "0.1.0")
     message = mapping.status(report)
     assert (message.leader, message.leader_term, list(message.degraded_modes)) == ("", 4, ["NO_LEADER"])

@@ -38,11 +38,9 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
         5,
         1000,
     )
-    assert (settings.limit_owner_concurrency, settings.limit_queue_depth) == (10, 10_000)
+    assert settings.limit_queue_depth == 10_000
     assert settings.limit_timeout == timedelta(minutes=30)
-    assert (settings.enabled, settings.default_time_zone) == (True, "UTC")
-    assert (settings.memory_threshold_mb, settings.cpu_threshold) == (500, 80)
-    assert (settings.backup_enabled, settings.backup_retention) == (True, timedelta(days=30))
+    assert settings.default_time_zone == "UTC"
     assert settings.database_url is None
     assert settings == Settings()
 
@@ -53,7 +51,6 @@ def test_every_kind_of_value_is_read_from_text() -> None:
             "SCHEDULING_DATABASE_URL": "postgresql://user:pw@db:5432/scheduling",
             "SCHEDULING_REDIS_URL": "rediss://cache:6380/0",
             "SCHEDULING_DATA_DIR": "/var/lib/scheduling",
-            "SCHEDULING_ENABLED": "Off",
             "SCHEDULING_DEFAULT_TIME_ZONE": "Europe/Paris",
             "SCHEDULING_LOG_LEVEL": "WARNING",
             "SCHEDULING_QUEUES": "low, high",
@@ -68,7 +65,6 @@ def test_every_kind_of_value_is_read_from_text() -> None:
     assert settings.database_url == "postgresql://user:pw@db:5432/scheduling"
     assert settings.redis_url == "rediss://cache:6380/0"
     assert settings.data_dir == Path("/var/lib/scheduling")
-    assert settings.enabled is False
     assert settings.default_time_zone == "Europe/Paris"
     assert settings.log_level == "warning"
     assert settings.queues == (Queue.LOW, Queue.HIGH)
@@ -124,8 +120,6 @@ def test_a_secret_is_never_repeated(name: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("ENABLED", "maybe"),
-        ("ENABLED", ""),
         ("DEFAULT_TIME_ZONE", "Europe"),
         ("DEFAULT_TIME_ZONE", "Mars/Olympus"),
         ("DEFAULT_TIME_ZONE", "../etc/passwd"),
@@ -144,7 +138,6 @@ def test_a_secret_is_never_repeated(name: str, value: str) -> None:
         ("LIMIT_TIMEOUT", "999999999999d"),
         ("LIMIT_RETRIES", "5.0"),
         ("LIMIT_RETRIES", "١"),
-        ("CPU_THRESHOLD", "101"),
         ("ENVIRONMENT", "Prod Uction"),
     ],
 )

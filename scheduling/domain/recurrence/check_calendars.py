@@ -130,7 +130,9 @@ def _check_period(start: datetime, end: datetime, path: str) -> list[Violation]:
         if not FIRST_YEAR <= bound.year <= LAST_YEAR
     ]
     if (start.tzinfo is None) != (end.tzinfo is None):
-        found.append(Violation(f"{path}.period.end_time", "expected both bounds with an offset from UTC, or both local"))
+        found.append(
+            Violation(f"{path}.period.end_time", "expected both bounds with an offset from UTC, or both local")
+        )
     elif start >= end:
         found.append(Violation(f"{path}.period.end_time", f"expected a time after start, {start.isoformat()}"))
     return found
