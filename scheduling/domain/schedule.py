@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from scheduling.domain.recurrence.zones import zone_version
 from scheduling.domain.timing import Timing
 
 
@@ -105,4 +106,5 @@ class NewSchedule:
             missed_count=0,
             create_time=now,
             update_time=now,
+            zone_version=zone_version(),
         )

@@ -19,8 +19,8 @@ PAGE = 500
 
 _SCHEDULES = f"""
 SELECT s.uid, s.job_uid, s.schedule_id, j.job_id, s.kind, s.spec, s.time_zone, s.start_time, s.end_time,
-       s.max_firings, s.jitter, s.dst_policy, s.catchup_policy, s.catchup_window, s.exclusions, s.calendar_ids, s.paused,
-       s.fired_count,
+       s.max_firings, s.jitter, s.dst_policy, s.catchup_policy, s.catchup_window, s.exclusions, s.calendar_ids,
+       s.paused, s.fired_count,
        nullif(s.evaluated_until, 'infinity') AS until, j.cancel_time,
        greatest(s.timing_time, %(since)s::timestamptz) AS since, {NOW} AS moment
 FROM schedules s JOIN jobs j ON j.uid = s.job_uid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from scheduling.domain.errors import InvalidRequest, Violation
@@ -98,7 +99,7 @@ def _check_all(recurrence: Recurrence, now: datetime, field: str, paths: list[st
         text = f"up to {often} firings a minute, at most {MAX_FIRINGS_PER_MINUTE} are accepted"
         return [Violation(whole, text, "TOO_FREQUENT")]
     for spec, path in zip(specs, paths, strict=True):
-        alone = Recurrence((spec,), (), recurrence.time_zone, recurrence.start, recurrence.end)
+        alone = replace(recurrence, specs=(spec,), exclusions=())
         if not _fires(alone, spec, now):
             found.append(Violation(_path(spec, path), _never(recurrence), "NEVER_FIRES"))
     if not found and not any(_fires(recurrence, spec, now) for spec in specs):
