@@ -18,7 +18,8 @@ from scheduling.domain.timing import Timing
 from scheduling.storage import rows
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
-from scheduling.storage.planning import Owner, calendars_of, owner_of, plan_record
+from scheduling.storage.planning import calendars_of
+from scheduling.storage.plans import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS, Owner, owner_of, plan_record
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -27,10 +28,6 @@ SELECT s.*, {NOW} AS moment FROM schedules s
 WHERE s.evaluated_until < 'infinity' AND NOT s.paused AND s.evaluated_until <= {NOW} + %(ahead)s::interval
   AND {TERM_HOLDS}
 ORDER BY s.evaluated_until LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-"""
-JOBS_OF = """
-SELECT uid, job_id, target, queue, owner, max_age, retention_days, overlap_policy FROM jobs
-WHERE uid = ANY(%(uids)s::uuid[]) AND cancel_time IS NULL
 """
 # The plan that a schedule which was not advanced in time still has: nobody looked at it either, so it is as missed as
 # those after it. By executions_firing.
@@ -51,32 +48,6 @@ WHERE s.uid = i.uid AND s.evaluated_until = i.before AND s.revision = i.revision
 RETURNING s.uid
 """
 
-PLAN_COLUMNS = {
-    "uid": "uuid",
-    "job_uid": "uuid",
-    "schedule_uid": "uuid",
-    "schedule_id": "text",
-    "origin": "text",
-    "target": "text",
-    "queue": "text",
-    "owner": "text",
-    "state": "text",
-    "nominal_time": "timestamptz",
-    "due_time": "timestamptz",
-    "ready_time": "timestamptz",
-    "expire_time": "timestamptz",
-    "request": "bytea",
-    "request_type": "text",
-    "retention_days": "int2",
-    "recurring": "bool",
-    "overlap": "text",
-}
-INSERT_PLANS = f"""
-INSERT INTO executions ({", ".join(PLAN_COLUMNS)}, create_time)
-SELECT {", ".join(f"i.{name}" for name in PLAN_COLUMNS)}, {NOW}
-FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in PLAN_COLUMNS.items())})
-     AS i ({", ".join(PLAN_COLUMNS)})
-"""
 _GAPS = """
 INSERT INTO schedule_gaps (schedule_uid, from_time, to_time, firings, reason)
 SELECT * FROM unnest(%(uid)s::uuid[], %(from)s::timestamptz[], %(to)s::timestamptz[], %(count)s::int8[],

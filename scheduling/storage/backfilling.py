@@ -15,12 +15,12 @@ from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.recurrence import fires_between
 from scheduling.operations.ports import NewBackfill
 from scheduling.storage import rows
-from scheduling.storage.advancing import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import claim_request_id
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.notify import CHANNEL
-from scheduling.storage.planning import calendars_of, owner_of, plan_record
+from scheduling.storage.planning import calendars_of
+from scheduling.storage.plans import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS, owner_of, plan_record
 from scheduling.storage.tables import backfills, jobs, schedules
 
 _MICROSECOND = timedelta(microseconds=1)

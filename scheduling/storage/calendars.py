@@ -18,11 +18,11 @@ from scheduling.domain.recurrence import next_fire, zone_version
 from scheduling.domain.timing import Timing
 from scheduling.operations.ports import CalendarChange
 from scheduling.storage import rows
-from scheduling.storage.advancing import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.lists import Position
-from scheduling.storage.planning import calendars_of, owner_of, plan_record, plans_ahead
+from scheduling.storage.planning import calendars_of, plans_ahead
+from scheduling.storage.plans import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS, owner_of, plan_record
 from scheduling.storage.tables import calendars, schedules
 from scheduling.storage.timings import exclusions_to_json, plain_exclusions
 

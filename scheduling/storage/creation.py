@@ -15,14 +15,13 @@ from uuid import UUID
 import psycopg
 
 from scheduling.domain.errors import AlreadyExists, QuotaExceeded, SchedulingError, StoreUnavailable
-from scheduling.domain.execution import Origin
-from scheduling.domain.job import Creation, Job, NewJob, OverlapPolicy
-from scheduling.domain.lifecycle import State
+from scheduling.domain.job import Creation, Job, NewJob
 from scheduling.domain.recurrence import zone_version
 from scheduling.domain.schedule import NewSchedule
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import JobStore
 from scheduling.storage.notify import CHANNEL, NEAR
+from scheduling.storage.plans import PLAN_COLUMNS, first_plan, owner_of_new
 from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_spec
 
 #: SQLSTATE that the statement raises when an owner is over its daily quota.
@@ -72,26 +71,6 @@ _SCHEDULE = {
     "calendar_ids": "text",
     "timing_time": "timestamptz",
 }
-_PLAN = {
-    "uid": "uuid",
-    "job_uid": "uuid",
-    "schedule_uid": "uuid",
-    "schedule_id": "text",
-    "origin": "text",
-    "target": "text",
-    "queue": "text",
-    "owner": "text",
-    "state": "text",
-    "nominal_time": "timestamptz",
-    "due_time": "timestamptz",
-    "ready_time": "timestamptz",
-    "expire_time": "timestamptz",
-    "request": "bytea",
-    "request_type": "text",
-    "retention_days": "int2",
-    "recurring": "bool",
-    "overlap": "text",
-}
 
 
 def _unnest(prefix: str, columns: dict[str, str]) -> str:
@@ -133,7 +112,7 @@ WITH
     ),
     made_jobs AS ({_insert("jobs", "j", _JOB, "job_id", {"create_time": NOW, "update_time": NOW})}),
     made_schedules AS ({_insert("schedules", "s", _SCHEDULE, "uid", _SCHEDULE_MORE)}),
-    made_plans AS ({_insert("executions", "e", _PLAN, "uid", {"create_time": NOW})}),
+    made_plans AS ({_insert("executions", "e", PLAN_COLUMNS, "uid", {"create_time": NOW})}),
     over AS (SELECT whispr_over_quota(owner) FROM quota WHERE jobs > %(limit)s),
     near AS (SELECT pg_notify('{CHANNEL}', '') WHERE %(first)s <= {NOW} + interval '{NEAR.total_seconds()} seconds')
 SELECT {NOW}, (SELECT count(*) FROM over), (SELECT count(*) FROM near)
@@ -145,44 +124,6 @@ FROM unnest(%(principal)s::text[], %(request_id)s::text[]) AS i (principal, requ
 JOIN request_ids t USING (principal, request_id)
 """
 _TAKEN_JOBS = "SELECT job_id FROM jobs WHERE job_id = ANY(%(job_id)s::text[])"
-
-
-def plan_columns(
-    job: NewJob | Job, schedule: NewSchedule, retention_days: int | None, overlap: OverlapPolicy | None
-) -> dict[str, Any]:
-    """The first plan of a schedule as a row of `executions`."""
-    spec = job.spec if isinstance(job, NewJob) else job
-    policy = spec.retry_policy
-    assert schedule.first_fire is not None
-    assert schedule.first_ready is not None
-    recurring = schedule.timing.is_recurring
-    return {
-        "uid": schedule.plan_uid,
-        "job_uid": job.uid,
-        "schedule_uid": schedule.uid,
-        "schedule_id": schedule.schedule_id,
-        "origin": Origin.SCHEDULED.value,
-        "target": spec.target,
-        "queue": spec.queue.value,
-        "owner": spec.owner,
-        "state": State.PENDING.value,
-        "nominal_time": schedule.first_fire,
-        "due_time": schedule.first_ready,
-        "ready_time": schedule.first_ready,
-        "expire_time": schedule.first_ready + policy.max_age,
-        "request": schedule.request,
-        "request_type": schedule.request_type,
-        "retention_days": retention_days,
-        "recurring": recurring,
-        "overlap": overlap_column(overlap, recurring=recurring),
-    }
-
-
-def overlap_column(policy: OverlapPolicy | None, *, recurring: bool) -> str | None:
-    """What release must heed: None when executions of the job may run side by side."""
-    if policy is None:
-        return OverlapPolicy.SKIP.value if recurring else None
-    return None if policy is OverlapPolicy.ALLOW_ALL else policy.value
 
 
 def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
@@ -332,8 +273,8 @@ class Creator:
             **_arrays("s", _SCHEDULE, [schedule_columns(new.uid, s) for new, s in scheduled]),
             **_arrays(
                 "e",
-                _PLAN,
-                [plan_columns(new, s, new.spec.retention_days, new.spec.overlap_policy) for new, s in planned],
+                PLAN_COLUMNS,
+                [first_plan(owner_of_new(new), s, s.accept_time) for new, s in planned],
             ),
         }
         async with self._database.hot() as connection:

@@ -8,11 +8,10 @@ from psycopg.rows import dict_row
 
 from scheduling.domain.timing import OnDeployment
 from scheduling.storage import rows
-from scheduling.storage.advancing import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.notify import CHANNEL
-from scheduling.storage.planning import owner_of, plan_record
+from scheduling.storage.plans import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS, owner_of, plan_record
 
 _BEGIN = f"""
 INSERT INTO deployments (deployment_id, start_time) SELECT %(id)s, {NOW} WHERE {TERM_HOLDS}

@@ -19,12 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from scheduling.domain.advance import STEP_LIMIT
 from scheduling.domain.execution import Origin, Reason
-from scheduling.domain.ids import uuid7
-from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.lifecycle import State
-from scheduling.domain.recurrence import fires_between, jittered, next_fire
+from scheduling.domain.recurrence import fires_between, next_fire
 from scheduling.domain.timing import NamedCalendar, Once, OnDeployment, Timing
-from scheduling.storage.creation import overlap_column
 from scheduling.storage.tables import calendars, executions, schedule_gaps, schedules
 from scheduling.storage.timings import plain_exclusions
 
@@ -33,23 +30,11 @@ COUNTED_FIRINGS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """What a plan takes over from its job."""
+class Dropped:
+    """Plans that were taken away. `released` is how many of them had been released early, which counted as fired."""
 
-    uid: UUID
-    target: str
-    queue: str
-    owner: str
-    max_age: Any
-    retention_days: int | None
-    overlap_policy: str | None
-
-
-def owner_of(job: Mapping[Any, Any]) -> Owner:
-    """The part of a row of `jobs` that plans need."""
-    return Owner(
-        *(job[name] for name in ("uid", "target", "queue", "owner", "max_age", "retention_days", "overlap_policy"))
-    )
+    nominals: frozenset[datetime]
+    released: int
 
 
 async def named_calendars(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, NamedCalendar]:
@@ -77,51 +62,6 @@ async def calendars_of(cursor: AsyncCursor[DictRow], found: Iterable[Mapping[str
         row["calendar_id"]: NamedCalendar(row["calendar_id"], plain_exclusions(row["exclusions"]), row["time_zone"])
         for row in await cursor.fetchall()
     }
-
-
-def plan_record(
-    owner: Owner,
-    schedule: Mapping[Any, Any],
-    timing: Timing,
-    nominal: datetime,
-    now: datetime,
-    *,
-    origin: Origin = Origin.SCHEDULED,
-    ready: datetime | None = None,
-    overlap: str | None = None,
-) -> dict[str, Any]:
-    """One planned execution as a row. `ready` defaults to the nominal time plus jitter."""
-    due = jittered(timing, schedule["uid"], nominal) if ready is None else ready
-    policy = None if owner.overlap_policy is None else OverlapPolicy(owner.overlap_policy)
-    recurring = timing.is_recurring and origin is Origin.SCHEDULED
-    return {
-        "uid": uuid7(now),
-        "job_uid": owner.uid,
-        "schedule_uid": schedule["uid"],
-        "schedule_id": schedule["schedule_id"],
-        "origin": origin.value,
-        "target": owner.target,
-        "queue": owner.queue,
-        "owner": owner.owner,
-        "state": State.PENDING.value,
-        "nominal_time": nominal,
-        "due_time": due,
-        "ready_time": due,
-        "expire_time": due + owner.max_age,
-        "request": schedule["request"],
-        "request_type": schedule["request_type"],
-        "retention_days": owner.retention_days,
-        "recurring": recurring,
-        "overlap": overlap if origin is not Origin.SCHEDULED else overlap_column(policy, recurring=recurring),
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Plans that were taken away. `released` is how many of them had been released early, which counted as fired."""
-
-    nominals: frozenset[datetime]
-    released: int
 
 
 async def drop_plans(connection: AsyncConnection, uid: UUID, now: datetime) -> Dropped:

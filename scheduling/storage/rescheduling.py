@@ -26,16 +26,14 @@ from scheduling.storage.history import end_waiting
 from scheduling.storage.jobs import refuse_cancelled
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import (
-    Owner,
     drop_plans,
     named_calendars,
     once_time,
-    owner_of,
-    plan_record,
     plans_ahead,
     taken_ahead,
     write_gap,
 )
+from scheduling.storage.plans import Owner, owner_of, plan_record
 from scheduling.storage.schedules import select_schedules
 from scheduling.storage.tables import executions, jobs, schedules
 from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_spec

@@ -12,17 +12,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from scheduling.domain.errors import AlreadyExists, WrongState
-from scheduling.domain.job import Job, OverlapPolicy
+from scheduling.domain.job import Job
 from scheduling.domain.lifecycle import UNFINISHED, State
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.operations.ports import PageRequest
 from scheduling.storage import rows
-from scheduling.storage.creation import plan_columns, schedule_columns
+from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id, refuse_cancelled
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
+from scheduling.storage.plans import first_plan, owner_of
 from scheduling.storage.tables import executions, jobs, schedule_gaps, schedules
 
 _firing = sa.and_(
@@ -124,11 +125,8 @@ class ScheduleStore:
                     resource_type="Schedule",
                     name=f"{job.name}/schedules/{schedule.schedule_id}",
                 ) from error
-            overlap = locked["overlap_policy"]
             if schedule.first_fire is not None:
-                plan = plan_columns(
-                    job, schedule, locked["retention_days"], None if overlap is None else OverlapPolicy(overlap)
-                )
+                plan = first_plan(owner_of(locked), schedule, schedule.accept_time)
                 await connection.execute(executions.insert().values(**plan, create_time=moment))
             await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
             return schedule.uid
