@@ -43,7 +43,7 @@ from scheduling.storage.advancing import AdvancingStore
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.breaking import BreakerStore
 from scheduling.storage.calendars import CalendarStore
-from scheduling.storage.database import Database
+from scheduling.storage.database import Database, read_clock
 from scheduling.storage.delivering import DeliveryStore
 from scheduling.storage.deployments import DeploymentStore
 from scheduling.storage.leading import LeadingStore, WorkerIdentity
@@ -78,6 +78,15 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Waits."""
         await asyncio.sleep(max(seconds, 0.0))  # noqa: TID251 - this is the clock
+
+
+class _DatabaseTime:
+    """A clock that says what time it is in PostgreSQL."""
+
+    def __init__(self, database_clock: DatabaseClock, clock: Clock) -> None:
+        self.now = database_clock.now
+        self.monotonic = clock.monotonic
+        self.sleep = clock.sleep
 
 
 def service_names() -> tuple[str, ...]:
@@ -124,7 +133,6 @@ def limits_of(settings: Settings) -> Limits:
         payload_bytes=settings.limit_payload_bytes,
         retries=settings.limit_retries,
         timeout=settings.limit_timeout,
-        queue_depth=settings.limit_queue_depth,
         past_tolerance=settings.past_tolerance,
     )
 
@@ -142,12 +150,14 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
         if transport is not None:
             stack.push_async_callback(transport.stop)
+        time_of_database = DatabaseClock(clock)
         ports = Ports(
             store=PostgresStore(
                 database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=settings.principal
             ),
             targets=targets,
-            clock=clock,
+            # Times are judged by the clock that dispatch goes by: a wrong clock of this machine changes nothing.
+            clock=_DatabaseTime(time_of_database, clock),
             limits=limits_of(settings),
             redis=_RedisProbe(transport),
             default_time_zone=settings.default_time_zone,
@@ -163,6 +173,9 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
 
         async def is_serving() -> bool:
             try:
+                async with database.hot() as connection:
+                    reading = await read_clock(connection, database, clock.monotonic)
+                time_of_database.sample(reading.sent, reading.received, reading.now)
                 return await status.schema_revision() == head
             except StoreUnavailable:
                 return False

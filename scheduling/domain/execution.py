@@ -163,7 +163,7 @@ class LostExecution:
     queue: Queue
     worker: UUID
     policy: RetryPolicy
-    timeout: timedelta
+    deadline_time: datetime
     attempt: int
     counted: int
     claim_time: datetime

@@ -14,12 +14,9 @@ class Limits:
     payload_bytes: int = 1_000_000  # L2
     retries: int = 5  # L4
     timeout: timedelta = timedelta(minutes=30)  # L5
-    queue_depth: int = 10_000  # L6
     past_tolerance: timedelta = timedelta(seconds=60)  # S17
     horizon: timedelta = timedelta(days=3653)
-    batch_jobs: int = 1000
     schedules_per_job: int = 100
-    watchers: int = 200
 
 
 #: Responses up to this size are kept with the execution.

@@ -10,7 +10,7 @@ from scheduling.domain.errors import NotFound, Violation, WrongState, invalid
 from scheduling.domain.ids import uuid7
 from scheduling.domain.job import JobState, OverlapPolicy
 from scheduling.domain.recurrence import fires_between
-from scheduling.operations import checks
+from scheduling.operations import checks, repeats
 from scheduling.operations.drafts import Repeat
 from scheduling.operations.jobs import get_job
 from scheduling.operations.ports import NewBackfill, Ports
@@ -41,6 +41,12 @@ async def backfill_schedule(
     """
     schedule = await get_schedule(ports, job_id, schedule_id)
     job = await get_job(ports, job_id, with_payload=False)
+    answer = await repeats.find_answer(ports, principal, repeat)
+    if answer is not None:
+        first = await ports.store.get_backfill(answer[0])
+        if first is None:
+            raise repeats.answer_deleted(repeat)
+        return first
     now = ports.clock.now()
     violations = []
     if not schedule.timing.is_recurring:

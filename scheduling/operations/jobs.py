@@ -15,7 +15,7 @@ from scheduling.domain.ids import JOB_PREFIX, is_valid_id, uuid7
 from scheduling.domain.job import Creation, Job, JobState, NewJob, OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue, RetryPolicy
-from scheduling.operations import checks
+from scheduling.operations import checks, repeats
 from scheduling.operations.drafts import CreateDraft, JobDraft, ListQuery, Payload, Repeat, RetryDraft
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import JobChange, NewRun, Page, Ports
@@ -53,10 +53,25 @@ async def create_job(
     """
     calendars = await checks.calendars_named(ports, [draft.schedule])
     new, violations = _new_job(ports, principal, draft, calendars, "")
-    checks.raise_if(violations)
+    if violations:
+        return (await _answered_before(ports, principal, repeat, InvalidRequest(violations)))[0]
     assert new is not None
     creation = Creation(principal, (new,), repeat.request_id, repeat.digest)
     return (await _create(ports, creation, validate_only=validate_only))[0]
+
+
+async def _answered_before(ports: Ports, principal: str, repeat: Repeat, error: InvalidRequest) -> Sequence[Job]:
+    """The jobs of the first call, if this one repeats it; otherwise raises what is wrong with it.
+
+    A repeat is answered like the first call even if the same words would be refused by now: its time has passed, say.
+    """
+    answer = await repeats.find_answer(ports, principal, repeat)
+    if answer is None:
+        raise error
+    jobs = await ports.store.get_jobs_by_uid(answer)
+    if len(jobs) < len(answer):
+        raise repeats.answer_deleted(repeat)
+    return jobs
 
 
 async def batch_create_jobs(
@@ -78,7 +93,8 @@ async def batch_create_jobs(
                 )
         if new is not None:
             jobs.append(new)
-    checks.raise_if(violations)
+    if violations:
+        return await _answered_before(ports, principal, repeat, InvalidRequest(violations))
     creation = Creation(principal, tuple(jobs), repeat.request_id, repeat.digest)
     return await _create(ports, creation, validate_only=validate_only)
 
@@ -154,7 +170,8 @@ async def delete_job(ports: Ports, job_id: str, etag: str = "", *, force: bool =
     """Deletes the job with everything of it. Raises NotFound, Conflict, WrongState."""
     job = await get_job(ports, job_id, with_payload=False)
     _check_etag(job, etag)
-    await ports.store.delete_job(job, force=force)
+    if not await ports.store.delete_job(job, force=force, at_revision=bool(etag)):
+        raise Conflict(f"{job.name} was changed in between; read it again and repeat")
 
 
 async def cancel_job(ports: Ports, job_id: str, etag: str = "") -> Job:
@@ -181,6 +198,12 @@ async def run_job(
 ) -> Execution:
     """Makes an execution that is due now. Raises InvalidRequest, NotFound, WrongState, AlreadyExists."""
     job = await get_job(ports, job_id, with_payload=False)
+    answer = await repeats.find_answer(ports, principal, repeat)
+    if answer is not None:
+        first = await ports.store.get_execution(job_id, answer[0], with_payload=True)
+        if first is None:
+            raise repeats.answer_deleted(repeat)
+        return first
     if request is not None:
         target = ports.targets.get(job.target)
         if target is None:

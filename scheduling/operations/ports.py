@@ -171,7 +171,18 @@ class Store(Protocol):
         """
         ...
 
+    async def find_answer(self, principal: str, request_id: str, digest: bytes) -> Sequence[UUID] | None:
+        """The uids of what the first call with this request_id made, None if there was none.
+
+        Raises AlreadyExists when that call had another body.
+        """
+        ...
+
     async def get_job(self, job_id: str, *, with_payload: bool) -> Job | None: ...
+
+    async def get_jobs_by_uid(self, uids: Sequence[UUID]) -> Sequence[Job]:
+        """Those of the jobs that exist, in the order of `uids`."""
+        ...
 
     async def list_jobs(self, page: PageRequest) -> tuple[Sequence[Job], tuple[str | int | None, ...] | None]:
         """A page and the position after its last item, None when it is the last page."""
@@ -185,9 +196,10 @@ class Store(Protocol):
         """Ends the job, its schedules and what waits, and asks running calls to stop. None: no such job or revision."""
         ...
 
-    async def delete_job(self, job: Job, *, force: bool) -> None:
-        """Deletes the job with all that belongs to it. Raises WrongState while it runs or, without `force`, has
-        plans.
+    async def delete_job(self, job: Job, *, force: bool, at_revision: bool = False) -> bool:
+        """Deletes the job with all that belongs to it. Raises WrongState while it runs or, without `force`, has plans.
+
+        False if `at_revision` and it has changed since it was read.
         """
         ...
 
@@ -277,10 +289,6 @@ class Store(Protocol):
 
     async def breakers(self) -> Mapping[str, BreakerStatus]:
         """The breakers that ever moved, by service."""
-        ...
-
-    async def now(self) -> datetime:
-        """The database's clock."""
         ...
 
 

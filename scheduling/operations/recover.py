@@ -71,5 +71,5 @@ def _decide(lost: LostExecution) -> Decision:
         return Decision(State.FAILED, Reason.ATTEMPTS_EXHAUSTED)
     ready: datetime = lost.moment
     if lost.policy.after_lost_worker is AfterLostWorker.WAIT_FOR_DEADLINE:
-        ready = max(ready, lost.claim_time + lost.timeout)
+        ready = max(ready, lost.deadline_time)
     return again(Reason.LEASE_LOST, counted=True, ready_time=ready, expire_time=lost.expire_time)

@@ -13,7 +13,7 @@ from scheduling.domain.ids import is_valid_id
 from scheduling.domain.job import Job, JobState
 from scheduling.domain.schedule import Schedule, ScheduleState
 from scheduling.domain.timing import CatchupPolicy, DstPolicy, OnDeployment
-from scheduling.operations import checks
+from scheduling.operations import checks, repeats
 from scheduling.operations.drafts import ListQuery, Repeat, ScheduleDraft
 from scheduling.operations.jobs import get_job
 from scheduling.operations.pages import read_page
@@ -50,6 +50,12 @@ async def schedule_job(
     target = ports.targets.get(job.target)
     if target is None:
         raise InvalidRequest([checks.unknown_target(ports.targets, job.target, "parent")])
+    answer = await repeats.find_answer(ports, principal, repeat)
+    if answer is not None:
+        first = await ports.store.get_schedule_by_uid(answer[0])
+        if first is None:
+            raise repeats.answer_deleted(repeat)
+        return first
     now = ports.clock.now()
     calendars = await checks.calendars_named(ports, [draft])
     new, violations = checks.check_schedule(ports, target, draft, calendars, schedule_id, now, "schedule")

@@ -24,7 +24,7 @@ def lost_from_row(row: Mapping[str, Any]) -> LostExecution:
         queue=Queue(row["queue"]),
         worker=row["worker_uid"],
         policy=rows.retry_policy(row),
-        timeout=row["timeout"],
+        deadline_time=row["deadline_time"],
         attempt=row["attempt"],
         counted=row["counted"],
         claim_time=row["claim_time"],

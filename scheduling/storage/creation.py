@@ -18,8 +18,10 @@ from scheduling.domain.errors import AlreadyExists, QuotaExceeded, SchedulingErr
 from scheduling.domain.job import Creation, Job, NewJob
 from scheduling.domain.recurrence import zone_version
 from scheduling.domain.schedule import NewSchedule
+from scheduling.operations.drafts import Repeat
+from scheduling.operations.repeats import answer_deleted
 from scheduling.storage.database import NOW, Database
-from scheduling.storage.jobs import JobStore
+from scheduling.storage.jobs import JobStore, other_body
 from scheduling.storage.notify import CHANNEL, NEAR
 from scheduling.storage.plans import PLAN_COLUMNS, first_plan, owner_of_new
 from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_spec
@@ -327,7 +329,7 @@ class Creator:
             return other_body(creation.request_id)
         jobs = await self._jobs.get_jobs_by_uid(answer)
         if len(jobs) < len(answer):
-            return answer_deleted(creation.request_id)
+            return answer_deleted(Repeat(creation.request_id))
         return jobs
 
     def _over_quota(self, error: psycopg.DatabaseError) -> QuotaExceeded:
@@ -349,26 +351,6 @@ def _moment(error: psycopg.DatabaseError) -> datetime:
     # The function that raises the error puts the database's clock into the hint, so that no second round trip is
     # needed.
     return datetime.fromisoformat(error.diag.message_hint or "")
-
-
-def other_body(request_id: str) -> AlreadyExists:
-    """The error for a request_id that was used for something else."""
-    return AlreadyExists(
-        f"request_id {request_id!r} was used for another request; a new request needs a new request_id",
-        resource_type="request_id",
-        name=request_id,
-        reason="REQUEST_ID_REUSED",
-    )
-
-
-def answer_deleted(request_id: str) -> AlreadyExists:
-    """The error for a repeat whose first answer was deleted in between."""
-    return AlreadyExists(
-        f"what request_id {request_id!r} made was deleted since; a new request needs a new request_id",
-        resource_type="request_id",
-        name=request_id,
-        reason="REQUEST_ANSWER_DELETED",
-    )
 
 
 def _without_twins(creations: Sequence[Creation]) -> list[int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -43,6 +44,31 @@ def _server_options(statement: timedelta) -> str:
         f"-c statement_timeout={millis} -c lock_timeout={millis} -c idle_in_transaction_session_timeout={millis * 2} "
         "-c timezone=UTC -c jit=off"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """What the database's clock said, and the monotonic seconds around the round trip."""
+
+    now: datetime
+    sent: float
+    received: float
+
+
+async def read_clock(
+    connection: AsyncConnection[TupleRow], database: Database, monotonic: Callable[[], float]
+) -> ClockReading:
+    """Reads the database's clock by itself, on a connection that is there already: no connecting, no commit in
+    between.
+    """
+    sent = monotonic()
+    cursor = await connection.execute(
+        "SELECT coalesce(%(now)s::timestamptz, clock_timestamp())", {"now": database.now()}
+    )
+    received = monotonic()
+    row = await cursor.fetchone()
+    assert row is not None
+    return ClockReading(row[0], sent, received)
 
 
 @asynccontextmanager

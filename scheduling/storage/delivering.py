@@ -19,7 +19,8 @@ from scheduling.storage.history import move_sql
 
 _CLAIM_UPDATE = f"""
 UPDATE executions e
-SET state = 'RUNNING', claim_token = mine.token, claim_time = {NOW}, worker_uid = %(worker)s, attempt = e.attempt + 1,
+SET state = 'RUNNING', claim_token = mine.token, claim_time = {NOW}, deadline_time = {NOW} + j.timeout,
+    worker_uid = %(worker)s, attempt = e.attempt + 1,
     job_revision = CASE e.job_revision WHEN 0 THEN j.revision ELSE e.job_revision END
 FROM mine JOIN jobs j ON j.uid = mine.job_uid
 WHERE e.uid = mine.uid
@@ -80,11 +81,15 @@ _OUTCOME = {
 _INPUT = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
 
 # What a caller has asked to end is never tried again, also when the wish came after the worker had decided on a retry.
-_ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND e.cancel_request_time IS NOT NULL))"
+_ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND held.asked))"
 _RECORD = f"""
 WITH i AS MATERIALIZED (SELECT * FROM {_INPUT}),
+held AS MATERIALIZED (
+    SELECT e.uid, e.cancel_request_time IS NOT NULL AS asked
+    FROM i JOIN executions e ON e.uid = i.uid AND e.claim_token = i.token ORDER BY e.uid FOR UPDATE OF e
+),
 ended AS (
-    DELETE FROM executions e USING i WHERE e.uid = i.uid AND e.claim_token = i.token AND {_ENDS}
+    DELETE FROM executions e USING i JOIN held ON held.uid = i.uid WHERE e.uid = i.uid AND {_ENDS}
     RETURNING e.uid, e.job_uid, e.schedule_uid, e.schedule_id, e.origin, e.target, e.queue, e.owner,
         CASE i.state WHEN 'PENDING' THEN 'CANCELLED' ELSE i.state END AS state,
         CASE i.state WHEN 'PENDING' THEN 'CALLER' ELSE i.reason END AS reason,
@@ -98,13 +103,14 @@ ended AS (
 moved AS ({move_sql("ended", {})}),
 kept AS (
     UPDATE executions e
-    SET state = i.state, reason = i.reason, claim_token = NULL, claim_time = NULL,
+    SET state = i.state, reason = i.reason, claim_token = NULL, claim_time = NULL, deadline_time = NULL,
         ready_time = coalesce(i.ready_time, e.ready_time),
         attempt = CASE WHEN i.begun THEN e.attempt ELSE e.attempt - 1 END,
         counted = e.counted + i.counted::int, start_time = coalesce(e.start_time, i.start_time),
-        code = coalesce(i.code, e.code), message = i.message, attempts = coalesce(i.attempts, e.attempts),
+        code = coalesce(i.code, e.code), message = CASE WHEN i.begun THEN i.message ELSE e.message END,
+        attempts = coalesce(i.attempts, e.attempts),
         finish_time = CASE i.state WHEN 'FAILED' THEN {NOW} END
-    FROM i WHERE e.uid = i.uid AND e.claim_token = i.token AND NOT {_ENDS}
+    FROM i JOIN held ON held.uid = i.uid WHERE e.uid = i.uid AND NOT {_ENDS}
     RETURNING e.uid
 )
 SELECT uid FROM ended UNION ALL SELECT uid FROM kept

@@ -114,6 +114,7 @@ class JobStore:
             values = _changed(change)
             # The scheduler plans under the lock of the schedule: a plan it makes after this sees the new job.
             await connection.execute(sa.select(schedules.c.uid).where(schedules.c.job_uid == job.uid).with_for_update())
+            await lock_unfinished(connection, executions.c.job_uid == job.uid)
             if change.request is not None:
                 # One key, one request: what was sent before under this key is what later attempts send.
                 await connection.execute(
@@ -176,11 +177,14 @@ class JobStore:
                 await connection.execute(ask_to_stop(executions.c.job_uid == uid, moment))
             return await _read(connection, jobs.c.uid == uid, with_payload=True)
 
-    async def delete_job(self, job: Job, *, force: bool) -> None:
+    async def delete_job(self, job: Job, *, force: bool, at_revision: bool = False) -> bool:
         """Deletes everything of the job, its history too."""
         async with self._database.begin() as connection:
-            if await _lock(connection, job.job_id) is None:
-                return
+            current = await _lock(connection, job.job_id)
+            if current is None or current["uid"] != job.uid:
+                return True
+            if at_revision and current["revision"] != job.revision:
+                return False
             await connection.execute(sa.select(schedules.c.uid).where(schedules.c.job_uid == job.uid).with_for_update())
             states = await lock_unfinished(connection, executions.c.job_uid == job.uid)
             if State.RUNNING.value in states:
@@ -198,6 +202,18 @@ class JobStore:
             for table in (schedules, executions, execution_history):
                 await connection.execute(table.delete().where(table.c.job_uid == job.uid))
             await connection.execute(jobs.delete().where(jobs.c.uid == job.uid))
+            return True
+
+    async def find_answer(self, principal: str, request_id: str, digest: bytes) -> Sequence[UUID] | None:
+        """What the first call with this request_id made, None if there was none. AlreadyExists for another body."""
+        where = (request_ids.c.principal == principal, request_ids.c.request_id == request_id)
+        async with self._database.begin() as connection:
+            row = (await connection.execute(sa.select(request_ids).where(*where))).mappings().first()
+        if row is None:
+            return None
+        if bytes(row["digest"]) != digest:
+            raise other_body(request_id)
+        return list(row["answer"])
 
     async def add_run(self, run: NewRun) -> UUID:
         """Stores a manual execution, due now."""
@@ -260,12 +276,7 @@ async def claim_request_id(
     where = (request_ids.c.principal == principal, request_ids.c.request_id == request_id)
     row = (await connection.execute(sa.select(request_ids).where(*where))).mappings().one()
     if bytes(row["digest"]) != digest:
-        raise AlreadyExists(
-            f"request_id {request_id!r} was used for another request; a new request needs a new request_id",
-            resource_type="request_id",
-            name=request_id,
-            reason="REQUEST_ID_REUSED",
-        )
+        raise other_body(request_id)
     first: UUID = row["answer"][0]
     return first
 
@@ -279,6 +290,16 @@ async def lock_unfinished(connection: AsyncConnection, which: sa.ColumnElement[b
         .with_for_update()
     )
     return set(await connection.scalars(select))
+
+
+def other_body(request_id: str) -> AlreadyExists:
+    """The error for a request_id that was used for something else."""
+    return AlreadyExists(
+        f"request_id {request_id!r} was used for another request; a new request needs a new request_id",
+        resource_type="request_id",
+        name=request_id,
+        reason="REQUEST_ID_REUSED",
+    )
 
 
 def refuse_cancelled(job: Any) -> None:

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 from scheduling.domain.execution import LostExecution
 from scheduling.domain.target import Queue
 from scheduling.storage.claims import POLICY_COLUMNS, lost_from_row
-from scheduling.storage.database import NOW, Database
+from scheduling.storage.database import NOW, Database, read_clock
 
 _ACQUIRE = f"""
 UPDATE leadership SET term = term + 1, holder = %(holder)s, expire_time = {NOW} + %(ttl)s::interval
@@ -29,7 +29,6 @@ UPDATE leadership SET holder = NULL, expire_time = '-infinity' WHERE holder = %(
 #: Guard of the leader's writes: nothing happens under a term that has ended.
 TERM_HOLDS = f"EXISTS (SELECT FROM leadership WHERE term = %(term)s AND expire_time >= {NOW})"
 
-_CLOCK = "SELECT coalesce(%(now)s::timestamptz, clock_timestamp())"
 _BEAT = f"""
 WITH beat AS (
     INSERT INTO workers AS w (uid, host, pid, version, queues, start_time, heartbeat_time, expire_time, last_start_time)
@@ -46,12 +45,13 @@ _SIGN_OFF = f"UPDATE workers SET expire_time = {NOW} WHERE uid = %(uid)s"
 _FORGET = f"DELETE FROM workers WHERE expire_time < {NOW} - interval '1 day'"
 
 _LOST = f"""
-SELECT e.uid, e.claim_token, e.attempt, e.counted, e.claim_time, e.expire_time, e.start_time, e.attempts, e.worker_uid,
+SELECT e.uid, e.claim_token, e.attempt, e.counted, e.claim_time, e.deadline_time, e.expire_time, e.start_time,
+       e.attempts, e.worker_uid,
        e.cancel_request_time IS NOT NULL AS cancel_requested, e.target, e.queue, {POLICY_COLUMNS}, {NOW} AS moment
 FROM executions e JOIN jobs j ON j.uid = e.job_uid
 WHERE e.state = 'RUNNING' AND {TERM_HOLDS}
   AND (NOT EXISTS (SELECT FROM workers w WHERE w.uid = e.worker_uid AND w.expire_time > {NOW})
-       OR e.claim_time + j.timeout + %(grace)s::interval < {NOW})
+       OR e.deadline_time + %(grace)s::interval < {NOW})
 ORDER BY e.uid LIMIT %(limit)s
 """
 
@@ -112,12 +112,7 @@ class LeadingStore:
         executions_running.
         """
         async with self._database.hot() as connection:
-            # Read by itself, on a connection that is there already: neither connecting nor the commit is in between.
-            sent = self._monotonic()
-            cursor = await connection.execute(_CLOCK, {"now": self._database.now()})
-            received = self._monotonic()
-            clock = await cursor.fetchone()
-            assert clock is not None
+            reading = await read_clock(connection, self._database, self._monotonic)
             cursor = await connection.execute(
                 _BEAT,
                 {
@@ -134,7 +129,7 @@ class LeadingStore:
             found = await cursor.fetchall()
         held = [row for row in found if row[1] is not None]
         running, claimed = {row[2]: row[1] for row in held}, {row[2]: row[3] for row in held}
-        return Beat(clock[0], sent, received, running, claimed)
+        return Beat(reading.now, reading.sent, reading.received, running, claimed)
 
     async def sign_off(self, worker: UUID) -> None:
         """Ends the worker's lease: what it still holds is for others to take."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -96,15 +95,6 @@ class StatusStore:
         async with self._database.hot() as connection:
             cursor = await connection.execute("SELECT service, state, change_time FROM breakers")
             return {row[0]: BreakerStatus(row[1], row[2]) for row in await cursor.fetchall()}
-
-    async def now(self) -> datetime:
-        """The database's clock."""
-        async with self._database.hot() as connection:
-            cursor = await connection.execute(f"SELECT {NOW}", {"now": self._database.now()})
-            row = await cursor.fetchone()
-        assert row is not None
-        moment: datetime = row[0]
-        return moment
 
     async def schema_revision(self) -> str | None:
         """The revision of the schema that PostgreSQL has; None before the first migration."""

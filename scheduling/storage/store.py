@@ -16,6 +16,9 @@ from scheduling.storage.rescheduling import ReschedulingStore
 from scheduling.storage.schedules import ScheduleStore
 from scheduling.storage.status import StatusStore
 
+#: A group of creations may be GROUP_WEIGHT jobs, or so many bytes for each job less: 8 MB in all.
+BYTES_PER_JOB = 16 * 1024
+
 
 class PostgresStore(
     JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore
@@ -25,9 +28,7 @@ class PostgresStore(
     def __init__(self, database: Database, *, owner_daily_jobs: int = 0, exempt_owner: str = "") -> None:
         super().__init__(database)
         creator = Creator(database, self, owner_daily_jobs=owner_daily_jobs, exempt_owner=exempt_owner)
-        self._creations = Grouper[Creation, Sequence[Job] | Exception](
-            creator.create, weight=lambda creation: len(creation.jobs)
-        )
+        self._creations = Grouper[Creation, Sequence[Job] | Exception](creator.create, weight=_weight)
 
     async def create(self, creation: Creation) -> Sequence[Job]:
         """Stores the jobs of a creation, all or none; durable when it returns."""
@@ -35,3 +36,8 @@ class PostgresStore(
         if isinstance(result, Exception):
             raise result
         return result
+
+
+def _weight(creation: Creation) -> int:
+    """The jobs of a creation, and one more for each BYTES_PER_JOB of their requests: no statement grows too long."""
+    return len(creation.jobs) + sum(len(new.spec.request) for new in creation.jobs) // BYTES_PER_JOB

@@ -186,6 +186,7 @@ executions = sa.Table(
     sa.Column("queue_time", _Time),
     sa.Column("claim_token", UUID),
     sa.Column("claim_time", _Time),
+    sa.Column("deadline_time", _Time),
 )
 
 execution_history = sa.Table(

@@ -49,7 +49,7 @@ _STUCK = f"""
 SELECT j.job_id, e.uid, e.state FROM executions e JOIN jobs j ON j.uid = e.job_uid
 WHERE (e.state = 'PENDING' AND e.held_by IS NULL AND e.ready_time < {NOW} - interval '5 minutes')
    OR (e.state = 'QUEUED' AND e.ready_time < {NOW} - interval '5 minutes')
-   OR (e.state = 'RUNNING' AND e.claim_time + j.timeout < {NOW} - interval '5 minutes')
+   OR (e.state = 'RUNNING' AND e.deadline_time < {NOW} - interval '5 minutes')
 ORDER BY e.uid LIMIT 1000
 """
 

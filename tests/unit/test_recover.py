@@ -23,7 +23,7 @@ LOST = LostExecution(
     queue=Queue.HIGH,
     worker=uuid4(),
     policy=RetryPolicy(max_attempts=3),
-    timeout=timedelta(seconds=30),
+    deadline_time=CLAIMED + timedelta(seconds=30),
     attempt=1,
     counted=0,
     claim_time=CLAIMED,
@@ -51,7 +51,7 @@ def test_a_target_that_must_not_be_called_twice_at_a_time_waits_for_the_lost_dea
     policy = replace(LOST.policy, after_lost_worker=AfterLostWorker.WAIT_FOR_DEADLINE)
     assert after_loss(replace(LOST, policy=policy)).ready_time == CLAIMED + timedelta(seconds=30)
     # A deadline that has passed is no reason to wait.
-    assert after_loss(replace(LOST, policy=policy, timeout=timedelta(seconds=5))).ready_time == NOW
+    assert after_loss(replace(LOST, policy=policy, deadline_time=NOW - timedelta(seconds=5))).ready_time == NOW
 
 
 def test_waiting_for_a_deadline_beyond_the_maximum_age_ends_it() -> None:

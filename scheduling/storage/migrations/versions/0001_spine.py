@@ -152,6 +152,8 @@ CREATE TABLE executions (
     queue_time  timestamptz,
     claim_token uuid,
     claim_time  timestamptz,
+    -- When the call that is under way has to have ended: fixed at its claim, whatever happens to the job meanwhile.
+    deadline_time timestamptz,
     CONSTRAINT executions_pkey PRIMARY KEY (uid),
     CONSTRAINT executions_claim_check CHECK ((state = 'RUNNING') = (claim_token IS NOT NULL)),
     CONSTRAINT executions_held_check CHECK (held_by IS NULL OR state = 'PENDING'),
