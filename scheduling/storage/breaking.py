@@ -18,6 +18,8 @@ from scheduling.storage.database import NOW, Database
 HELD_BY_BREAKER = "BREAKER:"
 #: Rows that one round holds or lets go, so that a backlog of millions is worked off in pieces.
 PIECE = 5000
+#: Due rows of a queue that one round looks through for services that are shut: more than a round releases.
+HEAD = 10_000
 
 _ENSURE = """
 INSERT INTO breakers (service, state) SELECT s, 'CLOSED' FROM unnest(%(services)s::text[]) AS s ORDER BY s
@@ -42,17 +44,24 @@ WHERE state <> 'CLOSED' AND probe_time <= {NOW} ORDER BY service FOR UPDATE SKIP
 
 # By executions_queued: what was released before the breaker opened goes back behind it.
 _GIVE_BACK = f"""
-UPDATE executions SET state = 'PENDING', held_by = '{HELD_BY_BREAKER}' || split_part(target, '/', 1)
-WHERE state = 'QUEUED' AND split_part(target, '/', 1) = ANY(%(services)s::text[])
+UPDATE executions e SET state = 'PENDING', held_by = '{HELD_BY_BREAKER}' || b.service
+FROM breakers b
+WHERE b.state = 'OPEN' AND e.state = 'QUEUED' AND split_part(e.target, '/', 1) = b.service
+  AND e.queue_time <= b.change_time
 """
-# By executions_due: out of the due index, where a million of them would be in everybody's way.
+# By executions_due, and no further than its head: out of the due index, where a million of them would be in everybody's
+# way. Release passes over what lies deeper, and it comes to the head as what is before it goes.
 _HOLD = f"""
 UPDATE executions SET held_by = '{HELD_BY_BREAKER}' || split_part(target, '/', 1)
 WHERE uid IN (
-    SELECT uid FROM executions
-    WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
-      AND split_part(target, '/', 1) = ANY(%(services)s::text[]) AND uid <> ALL(%(probes)s::uuid[])
-    ORDER BY ready_time LIMIT {PIECE} FOR UPDATE SKIP LOCKED
+    SELECT e.uid FROM executions e JOIN (
+        SELECT uid, target FROM executions
+        WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
+        ORDER BY ready_time LIMIT {HEAD}
+    ) AS head ON head.uid = e.uid
+    WHERE split_part(head.target, '/', 1) = ANY(%(services)s::text[]) AND e.uid <> ALL(%(probes)s::uuid[])
+      AND e.state = 'PENDING' AND e.held_by IS NULL
+    LIMIT {PIECE} FOR UPDATE OF e SKIP LOCKED
 )
 """
 # By executions_held.
@@ -104,7 +113,8 @@ class BreakerStore:
     async def feed(self, tallies: Mapping[str, tuple[int, int]]) -> Sequence[Breaker]:
         """Takes in (failures, successes) by service; returns the breakers whose state changed.
 
-        Locks the breakers' rows in order. A breaker that opens takes its released executions back at once.
+        Locks the breakers' rows in order. A breaker that opens takes its released executions back at once; what a
+        release under way adds meanwhile, the next round of release takes back.
         """
         now = self._database.now()
         changed = []
@@ -119,9 +129,10 @@ class BreakerStore:
                     await _write(cursor, after, now)
                 if after.state is not before.state:
                     changed.append(after)
-            opened = [breaker.service for breaker in changed if breaker.state is BreakerState.OPEN]
-            if opened:
-                await cursor.execute(_GIVE_BACK, {"services": opened})
+        if any(breaker.state is BreakerState.OPEN for breaker in changed):
+            # On its own, after it is known to be open: however many there are, they do not keep it from opening.
+            async with self._database.hot() as connection:
+                await connection.execute(_GIVE_BACK)
         return changed
 
     async def unclean(self) -> frozenset[str]:
@@ -153,6 +164,8 @@ class Gate:
                 await _write(cursor, after_grant(breaker, moment), now)
         await cursor.execute(_SHUT)
         self.shut = [row[0] for row in await cursor.fetchall()]
+        if self.shut:
+            await cursor.execute(_GIVE_BACK)
         await cursor.execute(_BEHIND_CLOSED, {"shut": self.shut})
         for (held_by,) in await cursor.fetchall():
             await cursor.execute(_LET_GO, {"held_by": held_by, "count": PIECE})

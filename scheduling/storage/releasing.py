@@ -31,6 +31,9 @@ _TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), {NOW}"
 
 #: What a hold of the overlap rule is called.
 HELD_BY_OVERLAP = "OVERLAP"
+#: Jobs with something held that one round looks at per queue; the next round goes on behind them.
+BUFFERED_JOBS = 2000
+_FIRST = UUID(int=0)
 
 _ROOM = """
 SELECT q, %(depth)s - (SELECT count(*) FROM executions WHERE queue = q AND state = 'QUEUED')
@@ -71,6 +74,7 @@ FROM due WHERE e.uid = due.uid
 RETURNING e.uid, e.ready_time, e.state, e.target
 """
 
+# By executions_gated, whose condition this repeats: plain one-offs, however many are due, are not read.
 _GATED = """
 SELECT uid, job_uid, schedule_uid, overlap, ready_time, nominal_time, recurring, queue_time, attempt, expire_time,
 held_by FROM executions
@@ -79,17 +83,36 @@ WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time
   AND (split_part(target, '/', 1) <> ALL(%(shut)s::text[]) OR uid = ANY(%(probes)s::uuid[]))
 ORDER BY ready_time LIMIT %(room)s
 """
-# The oldest that waits of each job whose others have all ended.
+# The next jobs that have something held, one probe of executions_buffered each, however much each of them has.
+_BUFFERED = f"""
+WITH RECURSIVE walk (job_uid, n) AS (
+    (SELECT job_uid, 1 FROM executions
+     WHERE queue = %(queue)s AND state = 'PENDING' AND held_by = '{HELD_BY_OVERLAP}' AND job_uid > %(after)s
+     ORDER BY job_uid LIMIT 1)
+    UNION ALL
+    SELECT (SELECT e.job_uid FROM executions e
+            WHERE e.queue = %(queue)s AND e.state = 'PENDING' AND e.held_by = '{HELD_BY_OVERLAP}'
+              AND e.job_uid > walk.job_uid
+            ORDER BY e.job_uid LIMIT 1), n + 1
+    FROM walk WHERE walk.job_uid IS NOT NULL AND n < %(count)s
+)
+SELECT job_uid FROM walk WHERE job_uid IS NOT NULL ORDER BY n
+"""
+# The oldest that waits of each of these jobs whose others have all ended.
 _UNHELD = f"""
-SELECT DISTINCT ON (e.job_uid) e.uid, e.job_uid, e.schedule_uid, e.overlap, e.ready_time, e.nominal_time, e.recurring,
-       e.queue_time, e.attempt, e.expire_time, e.held_by
-FROM executions e
-WHERE e.state = 'PENDING' AND e.held_by = '{HELD_BY_OVERLAP}' AND e.queue = %(queue)s
-  AND split_part(e.target, '/', 1) <> ALL(%(shut)s::text[])
-  AND NOT EXISTS (SELECT FROM executions o WHERE o.job_uid = e.job_uid AND o.uid <> e.uid
-                  AND (o.state IN ('QUEUED', 'RUNNING')
-                       OR (o.state = 'PENDING' AND (o.attempt > 0 OR o.queue_time IS NOT NULL))))
-ORDER BY e.job_uid, e.ready_time LIMIT %(room)s
+SELECT e.uid, e.job_uid, e.schedule_uid, e.overlap, e.ready_time, e.nominal_time, e.recurring, e.queue_time, e.attempt,
+       e.expire_time, e.held_by
+FROM unnest(%(jobs)s::uuid[]) WITH ORDINALITY AS j (uid, n) CROSS JOIN LATERAL (
+    SELECT * FROM executions
+    WHERE queue = %(queue)s AND job_uid = j.uid AND state = 'PENDING' AND held_by = '{HELD_BY_OVERLAP}'
+      AND split_part(target, '/', 1) <> ALL(%(shut)s::text[])
+    ORDER BY ready_time LIMIT 1
+) AS e
+WHERE (SELECT true FROM executions o WHERE o.job_uid = j.uid AND o.uid <> e.uid
+         AND (o.state IN ('QUEUED', 'RUNNING')
+              OR (o.state = 'PENDING' AND (o.attempt > 0 OR o.queue_time IS NOT NULL)))
+       LIMIT 1) IS NULL
+ORDER BY j.n LIMIT %(room)s
 """
 # A schedule that is behind its own plans was not advanced in time: what of them is missed is for advancing to say.
 _LOCK_SCHEDULES = f"""
@@ -160,11 +183,13 @@ UPDATE executions SET cancel_request_time = {NOW}
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_time IS NULL
 """
 
+# A breaker is closed by rounds of release, also when nothing is left that waits for it.
 _WAITING = """
 SELECT min(ready_time), bool_or(held) FROM (
     SELECT (SELECT ready_time FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
             ORDER BY ready_time LIMIT 1) AS ready_time,
-           EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND held_by IS NOT NULL) AS held
+           EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND held_by IS NOT NULL)
+           OR EXISTS (SELECT FROM breakers WHERE state <> 'CLOSED') AS held
     FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q
 ) AS heads
 """
@@ -230,6 +255,9 @@ class ReleasingStore:
         self._database = database
         self._queue_depth = queue_depth
         self._batch = batch
+        # Where the walk over the jobs with something held goes on. Each process has a walk of its own; that is
+        # harmless, since what it finds is looked at again under its lock.
+        self._walked: dict[str, UUID] = {}
 
     async def look_ahead(self) -> Ahead:
         """What is next, by the heads of the indexes."""
@@ -297,8 +325,7 @@ class ReleasingStore:
     ) -> _Decisions:
         """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""
         now = self._database.now()
-        await cursor.execute(_UNHELD, bounds)
-        candidates = await cursor.fetchall()
+        candidates = await self._unheld(cursor, bounds)
         await cursor.execute(_GATED, bounds)
         candidates += await cursor.fetchall()
         candidates = candidates[: bounds["room"]]
@@ -326,6 +353,22 @@ class ReleasingStore:
         decisions = _decide(candidates, open_by_job, left, moment)
         await self._apply(cursor, decisions, now)
         return decisions
+
+    async def _unheld(self, cursor: AsyncCursor[TupleRow], bounds: dict[str, Any]) -> list[TupleRow]:
+        """What was held by its job's others and need not be any more, of the jobs whose turn it is."""
+        queue = bounds["queue"]
+        after = self._walked.pop(queue, _FIRST)
+        await cursor.execute(_BUFFERED, {"queue": queue, "after": after, "count": BUFFERED_JOBS})
+        walked = [row[0] for row in await cursor.fetchall()]
+        if not walked:
+            return []
+        await cursor.execute(_UNHELD, {**bounds, "jobs": walked})
+        found = await cursor.fetchall()
+        if len(found) == bounds["room"]:
+            self._walked[queue] = found[-1][1]
+        elif len(walked) == BUFFERED_JOBS:
+            self._walked[queue] = walked[-1]
+        return found
 
     async def _apply(self, cursor: AsyncCursor[TupleRow], decisions: _Decisions, now: datetime | None) -> None:
         if decisions.cancel_jobs:

@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from scheduling.domain.breaker import FIRST_PAUSE, LONGEST_PAUSE, OPEN_AFTER
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.lifecycle import State
@@ -104,6 +106,24 @@ def test_opening_gives_what_was_released_back_and_leaves_the_rest_alone(database
                 assert (row["state"], row["held_by"], row["attempt"]) == ("PENDING", HELD, 0)
             assert await stores.state(running) is State.RUNNING
             assert await stores.state(other) is State.QUEUED
+
+    run(scenario())
+
+
+def test_what_a_release_under_way_lets_go_while_the_breaker_opens_is_taken_back_by_the_next(database_url: str) -> None:
+    async def scenario() -> None:
+        async with breaking(database_url) as it:
+            uids = await it.due(3)
+            async with await psycopg.AsyncConnection.connect(database_url) as releasing:
+                # A release that has read the breaker as closed, and is not done yet.
+                await releasing.execute(
+                    "UPDATE executions SET state = 'QUEUED', queue_time = %s WHERE uid = ANY(%s)",
+                    (it.stores.clock.now(), uids),
+                )
+                await it.open()
+                await releasing.commit()
+            assert await it.stores.released() == []
+            assert await it.held() == 3
 
     run(scenario())
 
@@ -210,6 +230,19 @@ def test_a_breaker_without_anything_to_try_keeps_its_probe(database_url: str) ->
             # Found and held first, then let through as the probe.
             assert await it.stores.released() == []
             assert await it.stores.released() == [uid]
+
+    run(scenario())
+
+
+def test_a_half_open_breaker_is_looked_after_although_nothing_waits(database_url: str) -> None:
+    async def scenario() -> None:
+        async with breaking(database_url) as it:
+            await it.open()
+            assert await it.feed(0, 1) == ["HALF_OPEN"]
+            while (await it.stores.releasing.look_ahead()).held:
+                await it.stores.release()
+                it.stores.clock.advance(timedelta(seconds=1))
+            assert (await it.state())["state"] == "CLOSED"
 
     run(scenario())
 
