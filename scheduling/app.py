@@ -247,7 +247,10 @@ def _refresher(
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable[[UUID], None]) -> None:
-    """Delivers, and takes part in leading, until `stop` is set; `on_ready` is told the worker's id."""
+    """Delivers, and takes part in leading, until `stop` is set; `on_ready` is told the worker's id.
+
+    Raises WorkerFailed when a part of it ends before: whoever supervises the process is to start another one.
+    """
     assert settings.database_url is not None
     configure_logging(settings.log_level, settings.log_format, sys.stderr)
     clock = SystemClock()
@@ -260,8 +263,14 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable
         await _serve_metrics(stack, worker.metrics, settings, worker.refresh)
         await worker.start()
         on_ready(worker.identity.uid)
-        await stop.wait()
-        await worker.stop()
+        try:
+            await worker.work(stop)
+        finally:
+            await worker.stop()
+
+
+class WorkerFailed(Exception):
+    """A part of the worker ended that should not: the process looks alive and does not do its work."""
 
 
 class Worker:
@@ -348,6 +357,7 @@ class Worker:
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
             Loop("planner", planner.tick, clock),
             Loop("housekeeping", self._keep_house, clock),
+            Loop("listener", self._listen, clock),
         ]
         # These two go last at shutdown: as long as calls are under way, others must know that this process lives.
         self._vital = [Loop("lease", lease.tick, clock), Loop("leadership", self.leadership.tick, clock)]
@@ -367,10 +377,22 @@ class Worker:
         self._vital_tasks = [asyncio.create_task(loop.run(), name=loop.name) for loop in self._vital]
         self._tasks = [asyncio.create_task(loop.run(), name=loop.name) for loop in self._loops]
         self._tasks.append(asyncio.create_task(self.engine.run(), name="engine"))
-        self._tasks.append(asyncio.create_task(self._listen(), name="listener"))
         if self._transport is not None:
             self._transport.listen(self._settings.queues, schedule=self._scheduler.act, deliver=self.engine.hand_over)
         log_event(_log, logging.INFO, "worker_started", worker=str(self.identity.uid), version=__version__)
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Waits until `stop` is set. Raises WorkerFailed when any part of the worker ends before."""
+        stopped = asyncio.create_task(stop.wait())
+        parts = [*self._tasks, *self._vital_tasks]
+        try:
+            done, _ = await asyncio.wait({stopped, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+        for part in done.intersection(parts):
+            error = None if part.cancelled() else part.exception()
+            log_event(_log, logging.ERROR, "worker_failed", part=part.get_name(), exc_info=error)
+            raise WorkerFailed(f"{part.get_name()} ended unexpectedly") from error
 
     async def stop(self) -> None:
         """Stops gently: leadership is handed over, calls may end, outcomes are recorded, the lease is signed off."""
@@ -409,11 +431,12 @@ class Worker:
             log_event(_log, logging.INFO, "history_pruned", partitions=dropped)
         return HOUSEKEEPING_PAUSE
 
-    async def _listen(self) -> None:
+    async def _listen(self) -> float:
         def set_listening(*, listening: bool) -> None:
             self._pulse.is_listening = listening
 
         await listen(self._database, self._clock, on_hint=self._pulse_loop.wake, on_change=set_listening)
+        return 0.0
 
     async def refresh(self) -> None:
         """Sets the gauges, before they are read."""

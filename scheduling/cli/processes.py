@@ -48,7 +48,7 @@ def run_process(kind: str, *, queues: str | None = None) -> int:
             asyncio.run(_until_stopped(lambda stop: app.run_server(settings, stop, _server_ready)))
         else:
             asyncio.run(_until_stopped(lambda stop: app.run_worker(settings, stop, _worker_ready)))
-    except (ListenError, OSError) as error:
+    except (app.WorkerFailed, ListenError, OSError) as error:
         click.echo(f"scheduling {kind}: {error}", err=True)
         return FAILED
     return 0

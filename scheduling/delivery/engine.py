@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol
 from uuid import UUID, uuid4
 
@@ -26,7 +27,7 @@ from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Attempt, Claim, Outcome, Reason, append_attempt
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code, decide
-from scheduling.domain.target import Queue
+from scheduling.domain.target import AfterLostWorker, Queue
 from scheduling.telemetry.logs import log_event
 from scheduling.telemetry.traces import new_trace
 
@@ -34,6 +35,14 @@ _log = logging.getLogger(__name__)
 
 #: Stands in for an answer's text that PostgreSQL refused.
 UNSTORABLE = "the answer could not be stored"
+#: Seconds to the next try after an unexpected error, as in every background loop.
+AFTER_ERROR = 0.5
+#: Seconds that a claiming statement may still take when the process stops: its own timeout, and a connection.
+CLAIM_SECONDS = 3.0
+#: Seconds for what is cancelled at the end of a drain to end, and for its outcomes to be recorded.
+LAST_SECONDS = 5.0
+#: Why this process gives up a call of its own accord: it says nothing about the target, and the call is made again.
+_CUT = frozenset({Reason.LEASE_LOST, Reason.SHUTDOWN})
 
 
 class Store(Protocol):
@@ -101,10 +110,12 @@ class _Lane:
 
 @dataclass(slots=True)
 class _Held:
-    """A claimed execution. `call` is set while its call is under way."""
+    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer."""
 
     claim: Claim
     task: asyncio.Task[None] | None = None
+    is_running: bool = False
+    start: datetime | None = None
     cancelled_by: str = ""
 
 
@@ -140,7 +151,9 @@ class DeliveryEngine:
         self._claiming: set[UUID] = set()
         self._outcomes: list[tuple[Claim | None, Outcome]] = []
         self._recording = asyncio.Event()
-        self._recorded = asyncio.Condition()
+        #: Calls that were made and whose outcomes PostgreSQL refused, by token.
+        self._refused: dict[UUID, tuple[Claim, Attempt]] = {}
+        self._progress = asyncio.Event()
         self._calls = TaskGroup()
         self._draining = False
         self._lease_until = float("-inf")
@@ -152,6 +165,11 @@ class DeliveryEngine:
     def tokens(self) -> frozenset[UUID]:
         """The claim tokens that this process holds, or is about to."""
         return frozenset(self._held) | frozenset(self._claiming) | {outcome.token for _, outcome in self._outcomes}
+
+    @property
+    def held(self) -> frozenset[UUID]:
+        """The claim tokens whose calls are under way or about to begin."""
+        return frozenset(self._held)
 
     def waiting(self, queue: Queue) -> int:
         """How many ids of a queue wait for their moment."""
@@ -171,21 +189,25 @@ class DeliveryEngine:
 
     def cut_off(self) -> None:
         """Cancels all running calls: the lease nears its end, and somebody else may soon make the same calls."""
-        for held in self._held.values():
-            self._cancel(held, Reason.LEASE_LOST)
+        self._cancel_all(self._held, Reason.LEASE_LOST)
 
     def cancel(self, tokens: Iterable[UUID]) -> None:
         """Cancels the calls of these claims at a caller's wish."""
+        self._cancel_all(tokens, Reason.CALLER)
+
+    def lose(self, tokens: Iterable[UUID]) -> None:
+        """Cancels the calls of these claims: somebody else has taken their executions over."""
+        self._cancel_all(tokens, Reason.LEASE_LOST)
+
+    def _cancel_all(self, tokens: Iterable[UUID], reason: Reason) -> None:
         for token in tokens:
             held = self._held.get(token)
-            if held is not None:
-                self._cancel(held, Reason.CALLER)
-
-    @staticmethod
-    def _cancel(held: _Held, reason: Reason) -> None:
-        if held.task is not None and not held.cancelled_by:
-            held.cancelled_by = reason
-            held.task.cancel()
+            if held is not None and not held.cancelled_by:
+                held.cancelled_by = reason
+                # A task that is cancelled before its first step never takes it: it could neither give its slot back nor
+                # settle. It finds the mark instead.
+                if held.task is not None and held.is_running:
+                    held.task.cancel()
 
     async def hand_over(self, queue: Queue, items: Sequence[tuple[UUID, datetime]]) -> None:
         """Takes ids with their ready times. Waits while the engine is full, which is the back-pressure on the queue."""
@@ -204,11 +226,16 @@ class DeliveryEngine:
         lane.changed.set()
 
     def give_back(self, claims: Iterable[tuple[UUID, UUID]], now: datetime) -> None:
-        """Returns executions, by (token, uid), that PostgreSQL believes to run here and do not: their calls never
-        began.
+        """Returns executions, by (token, uid), that PostgreSQL believes to run here and do not.
+
+        Their calls never began, unless this process remembers one whose outcome was refused: that one counts.
         """
         for token, uid in claims:
-            self._settle(None, Outcome(uid, token, State.PENDING, Reason.NOT_BEGUN, now, None, None))
+            refused = self._refused.pop(token, None)
+            if refused is None:
+                self._settle(None, Outcome(uid, token, State.PENDING, Reason.NOT_BEGUN, now, None, None))
+            else:
+                self._settle(refused[0], self._outcome_unknown(*refused, now))
 
     # --- work ---------------------------------------------------------------------------------------------------------
 
@@ -216,48 +243,69 @@ class DeliveryEngine:
         """Claims, calls and records until cancelled."""
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes.values():
-                group.create_task(self._claim_loop(lane))
-                group.create_task(self._sweep_loop(lane))
-            group.create_task(self._record_loop())
+                group.create_task(self._repeat("engine_claim", partial(self._claim_due, lane)))
+                group.create_task(self._repeat("engine_sweep", partial(self._sweep, lane)))
+            group.create_task(self._repeat("engine_record", self._record_next))
+
+    async def _repeat(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Takes `step` again and again, whatever goes wrong: an engine without its loops would still look alive."""
+        is_failing = False
+        while True:
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001 - a loop outlives the failure of one step
+                is_failing = True
+                log_event(_log, logging.ERROR, "loop_failed", loop=name, problem=type(error).__name__, exc_info=error)
+                await self._clock.sleep(AFTER_ERROR)
+                continue
+            if is_failing:
+                is_failing = False
+                log_event(_log, logging.INFO, "loop_recovered", loop=name)
 
     async def drain(self, grace: timedelta) -> None:
-        """Claims nothing more, lets running calls end within `grace`, cancels the rest, and records everything."""
+        """Claims nothing more, begins no call, lets running ones end within `grace`, cancels the rest, and records
+        everything.
+        """
         self._draining = True
         async with self._room:
             self._room.notify_all()
-        for held in list(self._held.values()):
-            if held.task is None:
-                continue
-            if self._database_clock.seconds_until(held.claim.ready_time) > 0:
-                self._cancel(held, Reason.NOT_BEGUN)
+        self._cancel_all([token for token, held in self._held.items() if held.start is None], Reason.NOT_BEGUN)
+        # Claims that are under way may still bring executions, which are then given back.
+        await self._until(lambda: not self._claiming, CLAIM_SECONDS)
         await self._calls.wait(grace.total_seconds())
-        self.cut_off()
-        await self._calls.wait(2.0)
-        async with self._recorded:
-            try:
-                async with asyncio.timeout(2.0):
-                    await self._recorded.wait_for(lambda: not self._outcomes)
-            except TimeoutError:
-                log_event(_log, logging.WARNING, "outcomes_left", count=len(self._outcomes))
+        self._cancel_all(self._held, Reason.SHUTDOWN)
+        await self._until(lambda: not (self._claiming or self._held or self._outcomes), LAST_SECONDS)
+        if self._held or self._outcomes:
+            log_event(_log, logging.WARNING, "outcomes_left", count=len(self._held) + len(self._outcomes))
+
+    async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
+        """Waits until `holds()`, at most that long; looks when a claim, a call or a recording has ended."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not holds():
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            return
 
     def _size(self) -> int:
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
-    async def _claim_loop(self, lane: _Lane) -> None:
-        while True:
-            lane.changed.clear()
-            pause = self._pause(lane)
-            if pause is None or pause > 0:
-                await self._wait(lane.changed, pause)
-                continue
-            uids = self._take_due(lane)
-            async with self._room:
-                self._room.notify_all()
-            tokens = [uuid4() for _ in uids]
-            claims = await self._claim(
-                lane, tokens, self._store.claim_if_queued(self._worker, uids, tokens, self._settings.claim_lead)
-            )
-            self._observer.claimed(lane.queue, len(claims), swept=False)
+    async def _claim_due(self, lane: _Lane) -> None:
+        """Waits for the next moment of a queue and claims what falls together there."""
+        lane.changed.clear()
+        pause = self._pause(lane)
+        if pause is None or pause > 0:
+            await self._wait(lane.changed, pause)
+            return
+        uids = self._take_due(lane)
+        tokens = [uuid4() for _ in uids]
+        claims = await self._claim(
+            lane,
+            tokens,
+            partial(self._store.claim_if_queued, self._worker, uids, tokens, self._settings.claim_lead),
+        )
+        self._observer.claimed(lane.queue, len(claims), swept=False)
 
     def _pause(self, lane: _Lane) -> float | None:
         """Seconds until something is to be claimed; None when only a change can bring it about."""
@@ -277,32 +325,35 @@ class DeliveryEngine:
             uids.append(uid)
         return uids
 
-    async def _sweep_loop(self, lane: _Lane) -> None:
+    async def _sweep(self, lane: _Lane) -> None:
         """Finds what is queued and overdue: its message was lost, or Redis is down."""
-        while True:
-            await self._clock.sleep(self._settings.sweep_after.total_seconds())
-            # Also while others wait for their moment here: under a steady load there is always one that does.
-            if lane.free <= 0 or self._draining or not self.has_lease():
-                continue
-            tokens = [uuid4() for _ in range(lane.free)]
-            settings = self._settings
-            claims = await self._claim(
-                lane,
-                tokens,
-                self._store.claim_overdue(self._worker, lane.queue, tokens, settings.sweep_after, settings.targets),
-            )
-            if claims:
-                self._observer.claimed(lane.queue, len(claims), swept=True)
+        await self._clock.sleep(self._settings.sweep_after.total_seconds())
+        # Also while others wait for their moment here: under a steady load there is always one that does.
+        if lane.free <= 0 or self._draining or not self.has_lease():
+            return
+        tokens = [uuid4() for _ in range(lane.free)]
+        settings = self._settings
+        claims = await self._claim(
+            lane,
+            tokens,
+            partial(
+                self._store.claim_overdue, self._worker, lane.queue, tokens, settings.sweep_after, settings.targets
+            ),
+        )
+        if claims:
+            self._observer.claimed(lane.queue, len(claims), swept=True)
 
     async def _claim(
-        self, lane: _Lane, tokens: Sequence[UUID], statement: Awaitable[Sequence[Claim]]
+        self, lane: _Lane, tokens: Sequence[UUID], statement: Callable[[], Awaitable[Sequence[Claim]]]
     ) -> Sequence[Claim]:
         """Claims, and starts what was claimed. The slots are taken before and given back for what was not claimed."""
         lane.free -= len(tokens)
         self._claiming.update(tokens)
         claims: Sequence[Claim] = ()
         try:
-            claims = await statement
+            async with self._room:
+                self._room.notify_all()
+            claims = await statement()
         except StoreUnavailable as error:
             # Perhaps the claim went through and its answer was lost: the next heartbeat finds such orphans.
             log_event(_log, logging.WARNING, "claim_failed", error=str(error), count=len(tokens))
@@ -310,31 +361,29 @@ class DeliveryEngine:
         finally:
             lane.free += len(tokens) - len(claims)
             for claim in claims:
-                self._held[claim.token] = _Held(claim)
+                held = self._held[claim.token] = _Held(claim)
+                held.task = self._calls.create(self._deliver(held, lane))
             self._claiming.difference_update(tokens)
-        for claim in claims:
-            held = self._held[claim.token]
-            held.task = self._calls.create(self._deliver(held, lane))
+            self._progress.set()
+            # The other way of claiming may have found no slot free in the meantime.
+            lane.changed.set()
         return claims
 
     async def _deliver(self, held: _Held, lane: _Lane) -> None:
         claim = held.claim
-        start: datetime | None = None
+        held.is_running = True
         began = 0.0
         try:
             pause = self._database_clock.seconds_until(claim.ready_time)
-            if pause > 0:
+            if pause > 0 and not self._refusal(held):
                 await self._clock.sleep(pause)
-            if not self.has_lease():
-                held.cancelled_by = Reason.NOT_BEGUN
-                answer = Answer(Code.CANCELLED)
-            elif claim.cancel_requested:
-                held.cancelled_by = Reason.CALLER
+            held.cancelled_by = self._refusal(held)
+            if held.cancelled_by:
                 answer = Answer(Code.CANCELLED)
             else:
-                start, began = self._database_clock.now(), self._clock.monotonic()
-                self.last_start = start
-                late = (start - claim.due_time).total_seconds() if claim.start_time is None else None
+                held.start, began = self._database_clock.now(), self._clock.monotonic()
+                self.last_start = held.start
+                late = (held.start - claim.due_time).total_seconds() if claim.start_time is None else None
                 self._observer.started(claim, late)
                 answer = await self._caller.call(claim.target, claim.request, claim.timeout, _metadata(claim))
         except asyncio.CancelledError:
@@ -345,14 +394,21 @@ class DeliveryEngine:
         finally:
             lane.free += 1
             lane.changed.set()
-        if start is None:
-            outcome = self._not_begun(held)
-        else:
-            seconds = self._clock.monotonic() - began
-            self._observer.answered(claim, answer.code, seconds)
-            outcome = self._outcome(held, answer, start, seconds)
+        seconds = self._clock.monotonic() - began
+        outcome = self._not_begun(held) if held.start is None else self._outcome(held, answer, held.start, seconds)
         self._settle(claim, outcome)
         del self._held[claim.token]
+        self._progress.set()
+        if held.start is not None:
+            self._observer.answered(claim, answer.code, seconds)
+
+    def _refusal(self, held: _Held) -> str:
+        """Why a call is not to begin; empty when it is."""
+        if held.cancelled_by:
+            return held.cancelled_by
+        if held.claim.cancel_requested:
+            return Reason.CALLER
+        return Reason.NOT_BEGUN if self._draining or not self.has_lease() else ""
 
     def _not_begun(self, held: _Held) -> Outcome:
         claim = held.claim
@@ -365,6 +421,7 @@ class DeliveryEngine:
     def _outcome(self, held: _Held, answer: Answer, start: datetime, seconds: float) -> Outcome:
         claim = held.claim
         now = self._database_clock.now()
+        is_cut = held.cancelled_by in _CUT
         decision = decide(
             answer.code,
             attempt=claim.attempt,
@@ -373,10 +430,9 @@ class DeliveryEngine:
             now=now,
             expire_time=claim.expire_time,
             chance=self._chance(),
-            # A call that we cut ourselves is made again at once.
-            pushback=timedelta(0) if held.cancelled_by == Reason.LEASE_LOST else answer.pushback,
+            pushback=_pause_after_cut(claim, start, now) if is_cut else answer.pushback,
             cancel_requested=held.cancelled_by == Reason.CALLER,
-            reason=Reason.LEASE_LOST if held.cancelled_by == Reason.LEASE_LOST else "",
+            reason=held.cancelled_by if is_cut else "",
         )
         attempt = Attempt(
             number=claim.attempt,
@@ -401,23 +457,49 @@ class DeliveryEngine:
             response_type=answer.response_type if decision.state is State.SUCCEEDED else "",
         )
 
+    def _outcome_unknown(self, claim: Claim, attempt: Attempt, now: datetime) -> Outcome:
+        """What follows when a call was made and nothing that was said of it could be stored: it counts, so that
+        `max_attempts` holds.
+        """
+        decision = decide(
+            Code.UNKNOWN,
+            attempt=claim.attempt,
+            counted_before=claim.counted,
+            policy=claim.policy,
+            now=now,
+            expire_time=claim.expire_time,
+            chance=self._chance(),
+            reason=Reason.LEASE_LOST,
+        )
+        unknown = replace(
+            attempt, code=int(Code.UNKNOWN), message=UNSTORABLE, counted=decision.counted, reason=Reason.LEASE_LOST
+        )
+        return Outcome(
+            uid=claim.uid,
+            token=claim.token,
+            state=decision.state,
+            reason=decision.reason,
+            ready_time=decision.ready_time,
+            attempt=unknown,
+            start_time=claim.start_time or attempt.start_time,
+            history=append_attempt(claim.history, unknown),
+        )
+
     def _settle(self, claim: Claim | None, outcome: Outcome) -> None:
         self._outcomes.append((claim, outcome))
         self._recording.set()
 
-    async def _record_loop(self) -> None:
-        """Records outcomes as they come; keeps them while PostgreSQL is away, for as long as it takes."""
-        while True:
-            await self._recording.wait()
+    async def _record_next(self) -> None:
+        """Records the next outcomes as they come; keeps them while PostgreSQL is away, for as long as it takes."""
+        if not self._outcomes:
             self._recording.clear()
-            while self._outcomes:
-                batch = self._outcomes[: self._settings.record_batch]
-                if not await self._record(batch):
-                    await self._clock.sleep(0.2)
-                    continue
-                del self._outcomes[: len(batch)]
-            async with self._recorded:
-                self._recorded.notify_all()
+            await self._recording.wait()
+        batch = self._outcomes[: self._settings.record_batch]
+        if not await self._record(batch):
+            await self._clock.sleep(0.2)
+            return
+        del self._outcomes[: len(batch)]
+        self._progress.set()
 
     async def _record(self, batch: Sequence[tuple[Claim | None, Outcome]]) -> bool:
         try:
@@ -431,15 +513,20 @@ class DeliveryEngine:
             claim, outcome = batch[0]
             log_event(_log, logging.ERROR, "outcome_refused", execution=str(outcome.uid), error=type(error).__name__)
             if outcome.attempt is None or outcome.attempt.message == UNSTORABLE:
-                # A later heartbeat finds that nobody holds it.
+                # A later heartbeat finds that nobody holds it. What was called must not come back as never begun.
+                if claim is not None and outcome.attempt is not None:
+                    self._refused[outcome.token] = (replace(claim, request=b""), outcome.attempt)
                 return True
             # What happened counts more than what was said about it: once more without the words of the target.
             silent = replace(outcome.attempt, message=UNSTORABLE)
             history = (*outcome.history[:-1], silent)
             plain = replace(outcome, attempt=silent, history=history, response=None, response_type="")
             return await self._record([(claim, plain)])
-        self._observer.recorded([each for each in batch if each[1].uid in recorded])
-        await self._feed_breakers(batch)
+        try:
+            self._observer.recorded([each for each in batch if each[1].uid in recorded])
+            await self._feed_breakers(batch)
+        except Exception as error:  # noqa: BLE001 - what is durable must not be recorded again and again
+            log_event(_log, logging.ERROR, "loop_failed", loop="engine_record", problem="telling", exc_info=error)
         return True
 
     async def _feed_breakers(self, batch: Sequence[tuple[Claim | None, Outcome]]) -> None:
@@ -448,7 +535,7 @@ class DeliveryEngine:
         """
         tallies: dict[str, tuple[int, int]] = {}
         for claim, outcome in batch:
-            if claim is None or outcome.attempt is None or outcome.attempt.reason in (Reason.CALLER, Reason.LEASE_LOST):
+            if claim is None or outcome.attempt is None or outcome.attempt.reason in (Reason.CALLER, *_CUT):
                 continue
             service = claim.target.partition("/")[0]
             failures, successes = tallies.get(service, (0, 0))
@@ -473,6 +560,15 @@ class DeliveryEngine:
                 await event.wait()
         except TimeoutError:
             return
+
+
+def _pause_after_cut(claim: Claim, start: datetime, now: datetime) -> timedelta:
+    """How long the next attempt waits after a call that this process gave up: not at all, unless the target must not be
+    called twice at a time and may still be at it until the deadline.
+    """
+    if claim.policy.after_lost_worker is not AfterLostWorker.WAIT_FOR_DEADLINE:
+        return timedelta(0)
+    return max(start + claim.timeout - now, timedelta(0))
 
 
 def _metadata(claim: Claim) -> tuple[tuple[str, str], ...]:

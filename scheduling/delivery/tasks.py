@@ -20,6 +20,10 @@ class TaskGroup:
         return task
 
     async def wait(self, seconds: float) -> None:
-        """Waits until all have ended, at most that long."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=seconds)
+        """Waits until all have ended, also those that are started meanwhile; at most that long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(set(self._tasks))
+        except TimeoutError:
+            return

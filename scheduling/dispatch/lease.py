@@ -58,6 +58,9 @@ class Engine(Protocol):
     @property
     def tokens(self) -> frozenset[UUID]: ...
 
+    @property
+    def held(self) -> frozenset[UUID]: ...
+
     def renew_lease(self, until: float) -> None: ...
 
     def has_lease(self) -> bool: ...
@@ -65,6 +68,8 @@ class Engine(Protocol):
     def cut_off(self) -> None: ...
 
     def cancel(self, tokens: Iterable[UUID]) -> None: ...
+
+    def lose(self, tokens: Iterable[UUID]) -> None: ...
 
     def give_back(self, claims: Iterable[tuple[UUID, UUID]], now: datetime) -> None: ...
 
@@ -96,13 +101,23 @@ class Lease:
         self._last_renewal = float("-inf")
 
     async def tick(self) -> float:
-        """Renews the lease, learns the clock, and gives back what PostgreSQL believes to run here and does not."""
+        """Renews the lease, learns the clock, gives back what PostgreSQL believes to run here and does not, and lets go
+        of what it no longer believes to.
+        """
         sent = self._clock.monotonic()
+        held = self._engine.held
         beat = await self._heart(self._engine.last_start)
         self._sampler.sample(beat.sent, beat.received, beat.now)
         self._last_renewal = sent
         # Counted from before the statement was sent, so that this process always ends earlier than the database thinks.
         self._engine.renew_lease(sent + self._cutoff)
+        # What was held before the beat was sent had been claimed before PostgreSQL looked. If its token no longer stands,
+        # the leader has taken the execution back, and others may call at any moment. What has ended here meanwhile is
+        # missing too, and no longer held.
+        lost = (held & self._engine.held).difference(beat.running)
+        if lost:
+            log_event(_log, logging.WARNING, "executions_taken_over", count=len(lost))
+            self._engine.lose(lost)
         mine = self._engine.tokens
         orphans = [
             (token, uid)

@@ -82,28 +82,57 @@ class Scheduler:
         self._look_ahead = look_ahead
         self._observer = observer
         self._lock = asyncio.Lock()
+        self._is_failing = False
 
     async def run(self, term: int) -> int:
-        """Advances and releases all that is due within the look-ahead; returns how many were released."""
+        """Advances and releases all that is due within the look-ahead; returns how many were released.
+
+        What keeps schedules from being advanced keeps nothing back that is planned already.
+        """
         async with self._lock:
-            for _ in range(MAX_ROUNDS):
-                advanced = await self._store.advance(term, self._look_ahead)
-                if advanced.missed:
-                    log_event(_log, logging.WARNING, "firings_missed", count=advanced.missed)
-                if not advanced.more:
-                    break
-            total = 0
-            for _ in range(MAX_ROUNDS):
-                released = await self._store.release(self._look_ahead)
-                for queue, items in released.by_queue.items():
-                    await self._sender.send(queue, items)
-                    self._observer.released(queue, len(items))
-                for (target, state), count in released.ended.items():
-                    self._observer.ended(target, state, count)
-                total += released.count
-                if released.busy or not released.more:
-                    break
-            return total
+            try:
+                await self._advance(term)
+            except Exception as error:  # noqa: BLE001 - release goes on, whatever it was
+                self._report(error)
+            else:
+                self._is_failing = False
+            return await self._release()
+
+    async def _advance(self, term: int) -> None:
+        for _ in range(MAX_ROUNDS):
+            advanced = await self._store.advance(term, self._look_ahead)
+            if advanced.missed:
+                log_event(_log, logging.WARNING, "firings_missed", count=advanced.missed)
+            if not advanced.more:
+                break
+
+    async def _release(self) -> int:
+        total = 0
+        for _ in range(MAX_ROUNDS):
+            released = await self._store.release(self._look_ahead)
+            for queue, items in released.by_queue.items():
+                await self._sender.send(queue, items)
+                self._observer.released(queue, len(items))
+            for (target, state), count in released.ended.items():
+                self._observer.ended(target, state, count)
+            total += released.count
+            if released.busy or not released.more:
+                break
+        return total
+
+    def _report(self, error: Exception) -> None:
+        """Logs that advancing failed, once until it works again."""
+        if not self._is_failing:
+            is_away = isinstance(error, StoreUnavailable)
+            level = logging.WARNING if is_away else logging.ERROR
+            log_event(
+                _log,
+                level,
+                "advancing_failed",
+                problem=str(error) if is_away else type(error).__name__,
+                exc_info=None if is_away else error,
+            )
+        self._is_failing = True
 
     async def act(self, term: int) -> None:
         """`run` as an actor: without the store there is nothing to do now, and the next ring comes anyway."""

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     CONFLICT = "CONFLICT"
     LEASE_LOST = "LEASE_LOST"
     NOT_BEGUN = "NOT_BEGUN"
+    SHUTDOWN = "SHUTDOWN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,9 +106,25 @@ def is_unavailable(error: Exception) -> bool:
     """Whether the error says something of PostgreSQL's health or the link to it rather than of the statement."""
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return True
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) or is_stale(error):
         return True
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def is_stale(error: BaseException | None) -> bool:
+    """Whether a statement was prepared on its connection before a migration changed what it returns ("cached plan must
+    not change result type"). It fails there for ever, and on every other connection that is as old.
+    """
+    # The message is in the server's language; the function that raises it is not.
+    return (
+        isinstance(error, psycopg.errors.FeatureNotSupported) and error.diag.source_function == "RevalidateCachedQuery"
+    )
+
+
+def _give_up_stale(context: sa.engine.ExceptionContext) -> None:
+    """Makes SQLAlchemy replace its connections, as it does for those that are lost."""
+    if is_stale(context.original_exception):
+        context.is_disconnect = True
 
 
 class _Connection(AsyncConnection[TupleRow]):
@@ -173,6 +189,7 @@ class Database:
                 "async_creator_fn": _Connection.connect,
             },
         )
+        sa.event.listen(self._engine.sync_engine, "handle_error", _give_up_stale)
 
     async def __aenter__(self) -> Self:
         await self._hot.open(wait=False)
@@ -186,7 +203,12 @@ class Database:
     async def hot(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """A psycopg connection in autocommit. Raises StoreUnavailable."""
         async with store_errors(self.hot_timeout + CLIENT_SLACK), self._hot.connection() as connection:
-            yield connection
+            try:
+                yield connection
+            except psycopg.errors.FeatureNotSupported as error:
+                if is_stale(error):
+                    await self._hot.drain()
+                raise
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SaConnection]:

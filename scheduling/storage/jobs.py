@@ -25,17 +25,23 @@ from scheduling.storage.tables import execution_history, executions, jobs, reque
 
 _UNFINISHED = [state.value for state in UNFINISHED]
 
-_is_unfinished = sa.exists().where(executions.c.job_uid == jobs.c.uid, executions.c.state.in_(_UNFINISHED))
-_recurs = sa.exists().where(schedules.c.job_uid == jobs.c.uid, schedules.c.evaluated_until < sa.text("'infinity'"))
-_was_used = sa.or_(
-    sa.exists().where(schedules.c.job_uid == jobs.c.uid),
-    sa.exists().where(executions.c.job_uid == jobs.c.uid),
-    sa.exists().where(execution_history.c.job_uid == jobs.c.uid),
-)
-#: COMPLETED is derived: the job was used, and nothing is ahead or open.
+def _has(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Whether the job has a row of that kind: one probe of the table's index on the job.
+
+    As EXISTS the planner may read the whole table into a hash instead, for a page of few jobs too.
+    """
+    probe = sa.select(sa.true()).where(table.c.job_uid == jobs.c.uid, *conditions).limit(1)
+    return sa.func.coalesce(probe.scalar_subquery(), sa.false())
+
+
+_is_unfinished = _has(executions, executions.c.state.in_(_UNFINISHED))
+_recurs = _has(schedules, schedules.c.evaluated_until < sa.text("'infinity'"))
+_was_used = sa.or_(_has(schedules), _has(executions), _has(execution_history))
+#: COMPLETED is derived: the job was used, and nothing is ahead or open. What is cheap to know is looked at first.
 job_state = sa.case(
     (jobs.c.cancel_time.is_not(None), "CANCELLED"),
-    (sa.or_(_is_unfinished, _recurs), "ACTIVE"),
+    (_recurs, "ACTIVE"),
+    (_is_unfinished, "ACTIVE"),
     (_was_used, "COMPLETED"),
     else_="ACTIVE",
 ).label("state")
@@ -96,9 +102,16 @@ class JobStore:
         return [found[uid] for uid in uids if uid in found]
 
     async def list_jobs(self, page: PageRequest) -> tuple[Sequence[Job], Position | None]:
-        """One page; by primary key or by the index on job_id."""
+        """One page; by primary key or by the index on job_id.
+
+        What is derived is derived for the jobs of the page only, a few probes of indexes each. A filter that names
+        `state` has to derive it before: it costs these probes for every job up to the last one shown, which is all
+        jobs when few match.
+        """
         keys = _SORT_KEYS[page.order]
-        select = page_bounds(select_jobs(with_payload=page.with_payload), page, keys, _FILTER_COLUMNS)
+        uids = page_bounds(sa.select(jobs.c.uid), page, keys, _FILTER_COLUMNS).subquery("page")
+        order = [key.column.desc() if page.descending else key.column.asc() for key in keys]
+        select = select_jobs(with_payload=page.with_payload).join(uids, uids.c.uid == jobs.c.uid).order_by(*order)
         async with self._database.begin() as connection:
             found, position = await read_page(connection, select, page, keys)
         return [rows.job(row) for row in found], position

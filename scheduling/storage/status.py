@@ -11,7 +11,7 @@ from scheduling.domain.target import Queue
 from scheduling.operations.ports import BreakerStatus, QueueStatus, ServiceStatus, WorkerStatus
 from scheduling.storage.database import NOW, Database
 
-#: Waiting executions are counted up to this many per queue, so that a backlog of millions does not cost a scan.
+#: Executions of each kind are counted up to this many per queue, so that a backlog of millions does not cost a scan.
 COUNT_LIMIT = 100_000
 
 _STATUS = """
@@ -36,15 +36,23 @@ FROM workers w LEFT JOIN executions e ON e.worker_uid = w.uid AND e.state = 'RUN
 WHERE w.expire_time > now() GROUP BY w.uid ORDER BY w.start_time
 """
 
+# Every count ends at COUNT_LIMIT and reads one partial index: executions_due, executions_held_queue, executions_queued,
+# executions_running (all queues in one, as many as the workers have slots), executions_retrying,
+# executions_failed_queue.
 _QUEUES = f"""
+WITH running AS MATERIALIZED (SELECT queue FROM executions WHERE state = 'RUNNING' LIMIT {COUNT_LIMIT})
 SELECT q AS queue,
-       (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
-            AND ready_time <= {NOW} LIMIT {COUNT_LIMIT}) AS d)
-     + (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NOT NULL
-            LIMIT {COUNT_LIMIT}) AS h) AS waiting,
-       (SELECT count(*) FROM executions WHERE queue = q AND state = 'QUEUED') AS queued,
-       (SELECT count(*) FROM executions WHERE queue = q AND state = 'RUNNING') AS running,
-       (SELECT count(*) FROM executions WHERE queue = q AND state = 'PENDING' AND attempt > 0) AS retrying,
+       (SELECT count(*) FROM (
+            (SELECT FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL AND ready_time <= {NOW}
+                LIMIT {COUNT_LIMIT})
+            UNION ALL
+            (SELECT FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NOT NULL LIMIT {COUNT_LIMIT})
+            LIMIT {COUNT_LIMIT}) AS w) AS waiting,
+       (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'QUEUED' LIMIT {COUNT_LIMIT}) AS d)
+            AS queued,
+       (SELECT count(*) FROM running WHERE queue = q) AS running,
+       (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'PENDING' AND attempt > 0
+            LIMIT {COUNT_LIMIT}) AS r) AS retrying,
        (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'FAILED' LIMIT {COUNT_LIMIT}) AS f)
             AS failed,
        (SELECT {NOW} - min(t) FROM (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -40,6 +40,8 @@ class Engine:
         self.cuts = 0
         self.cancelled: set[UUID] = set()
         self.given_back: list[tuple[UUID, UUID]] = []
+        self.held: frozenset[UUID] = frozenset()
+        self.lost: set[UUID] = set()
 
     def renew_lease(self, until: float) -> None:
         self.until = until
@@ -52,6 +54,9 @@ class Engine:
 
     def cancel(self, tokens: Iterable[UUID]) -> None:
         self.cancelled |= set(tokens)
+
+    def lose(self, tokens: Iterable[UUID]) -> None:
+        self.lost |= set(tokens)
 
     def give_back(self, claims: Iterable[tuple[UUID, UUID]], now: datetime) -> None:
         self.given_back += claims
@@ -67,6 +72,7 @@ class Process:
         self.answer = Answer(START)
         self.broken = False
         self.takes = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
         self.last_starts: list[datetime | None] = []
         self.lease = Lease(self.engine, self._beat, self.database_clock, self.clock, beat=BEAT, cutoff=CUTOFF)
 
@@ -74,6 +80,7 @@ class Process:
         self.last_starts.append(last_start)
         sent = self.clock.monotonic()
         self.clock.advance(self.takes)
+        self.meanwhile()
         if self.broken:
             raise StoreUnavailable
         return replace(self.answer, sent=sent, received=self.clock.monotonic())
@@ -164,6 +171,25 @@ def test_what_postgresql_believes_to_run_here_and_does_not_is_given_back() -> No
         await process.lease.tick()
         # The fresh one may be a claim whose answer is still on its way.
         assert process.engine.given_back == [(orphan, uids[orphan])]
+
+    run(scenario())
+
+
+def test_what_is_held_here_and_no_longer_ours_in_postgresql_is_let_go() -> None:
+    async def scenario() -> None:
+        process = Process()
+        ours, lost, ended, claimed = (uuid4() for _ in range(4))
+        process.engine.tokens = process.engine.held = frozenset({ours, lost, ended})
+        process.answer = Answer(START, {ours: uuid4()}, {ours: START})
+
+        def go_on() -> None:
+            # One call ends and another execution is claimed while the heartbeat is under way: neither is lost.
+            process.engine.tokens = process.engine.held = frozenset({ours, lost, claimed})
+
+        process.meanwhile = go_on
+        await process.lease.tick()
+        assert process.engine.lost == {lost}
+        assert process.engine.given_back == []
 
     run(scenario())
 
