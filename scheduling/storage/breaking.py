@@ -14,6 +14,8 @@ from scheduling.domain.breaker import Breaker, BreakerState, after_answers, afte
 from scheduling.domain.target import Queue
 from scheduling.storage.database import NOW, Database
 
+#: Held by whoever releases: one at a time per database. "RELE".
+RELEASE_LOCK = 0x52454C45
 #: What a hold by a breaker is called; the service follows.
 HELD_BY_BREAKER = "BREAKER:"
 #: Rows that one round holds or lets go, so that a backlog of millions is worked off in pieces.
@@ -40,6 +42,8 @@ SELECT service, state, failures, probes, probe_time, {NOW} FROM breakers
 WHERE state <> 'CLOSED' AND probe_time <= {NOW} ORDER BY service FOR UPDATE SKIP LOCKED
 """
 
+# A release under way may have read the breaker as closed: what it releases must be there to be given back.
+_WAIT_FOR_RELEASE = f"SELECT pg_advisory_xact_lock({RELEASE_LOCK})"
 # By executions_queued: what was released before the breaker opened goes back behind it.
 _GIVE_BACK = f"""
 UPDATE executions SET state = 'PENDING', held_by = '{HELD_BY_BREAKER}' || split_part(target, '/', 1)
@@ -104,7 +108,8 @@ class BreakerStore:
     async def feed(self, tallies: Mapping[str, tuple[int, int]]) -> Sequence[Breaker]:
         """Takes in (failures, successes) by service; returns the breakers whose state changed.
 
-        Locks the breakers' rows in order. A breaker that opens takes its released executions back at once.
+        Locks the breakers' rows in order. A breaker that opens waits for the release under way, if there is one, and
+        takes its released executions back.
         """
         now = self._database.now()
         changed = []
@@ -121,6 +126,7 @@ class BreakerStore:
                     changed.append(after)
             opened = [breaker.service for breaker in changed if breaker.state is BreakerState.OPEN]
             if opened:
+                await cursor.execute(_WAIT_FOR_RELEASE)
                 await cursor.execute(_GIVE_BACK, {"services": opened})
         return changed
 

@@ -20,13 +20,12 @@ from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.overlap import Judgement, Verdict, judge
 from scheduling.domain.target import Queue
-from scheduling.storage.breaking import Gate
+from scheduling.storage.breaking import RELEASE_LOCK, Gate
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.history import move_sql
 from scheduling.storage.tables import HISTORY_COLUMNS
 
-_LOCK_KEY = 0x52454C45  # "RELE": one release at a time per database
-_TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), {NOW}"
+_TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({RELEASE_LOCK}), {NOW}"
 
 #: What a hold of the overlap rule is called.
 HELD_BY_OVERLAP = "OVERLAP"
@@ -148,11 +147,13 @@ UPDATE executions SET cancel_request_time = {NOW}
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_time IS NULL
 """
 
+# A half-open breaker is closed by rounds of release, also when nothing is left that waits for it.
 _WAITING = """
 SELECT min(ready_time), bool_or(held) FROM (
     SELECT (SELECT ready_time FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
             ORDER BY ready_time LIMIT 1) AS ready_time,
-           EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND held_by IS NOT NULL) AS held
+           EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND held_by IS NOT NULL)
+           OR EXISTS (SELECT FROM breakers WHERE state = 'HALF_OPEN') AS held
     FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q
 ) AS heads
 """

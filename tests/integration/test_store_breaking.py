@@ -9,10 +9,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from scheduling.domain.breaker import FIRST_PAUSE, LONGEST_PAUSE, OPEN_AFTER
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.lifecycle import State
-from scheduling.storage.breaking import HELD_BY_BREAKER, BreakerStore
+from scheduling.storage.breaking import HELD_BY_BREAKER, RELEASE_LOCK, BreakerStore
 from tests.support.builders import send_request
 from tests.support.run import run
 from tests.support.stores import Stores, open_stores
@@ -104,6 +106,26 @@ def test_opening_gives_what_was_released_back_and_leaves_the_rest_alone(database
                 assert (row["state"], row["held_by"], row["attempt"]) == ("PENDING", HELD, 0)
             assert await stores.state(running) is State.RUNNING
             assert await stores.state(other) is State.QUEUED
+
+    run(scenario())
+
+
+def test_opening_gives_back_what_a_release_under_way_is_about_to_let_go(database_url: str) -> None:
+    async def scenario() -> None:
+        async with breaking(database_url) as it:
+            uids = await it.due(3)
+            async with await psycopg.AsyncConnection.connect(database_url) as releasing:
+                # A release that has read the breaker as closed, and is not done yet.
+                await releasing.execute("SELECT pg_advisory_xact_lock(%s)", (RELEASE_LOCK,))
+                await releasing.execute("UPDATE executions SET state = 'QUEUED' WHERE uid = ANY(%s)", (uids,))
+                opening = asyncio.create_task(it.open())
+                waits = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                while not await it.stores.query(waits):
+                    assert not opening.done()
+                await releasing.commit()
+            await opening
+            assert await it.held() == 3
+            assert await it.stores.released() == []
 
     run(scenario())
 
@@ -210,6 +232,20 @@ def test_a_breaker_without_anything_to_try_keeps_its_probe(database_url: str) ->
             # Found and held first, then let through as the probe.
             assert await it.stores.released() == []
             assert await it.stores.released() == [uid]
+
+    run(scenario())
+
+
+def test_a_half_open_breaker_is_looked_after_although_nothing_waits(database_url: str) -> None:
+    async def scenario() -> None:
+        async with breaking(database_url) as it:
+            await it.open()
+            assert not (await it.stores.releasing.look_ahead()).held
+            assert await it.feed(0, 1) == ["HALF_OPEN"]
+            while (await it.stores.releasing.look_ahead()).held:
+                await it.stores.release()
+                it.stores.clock.advance(timedelta(seconds=1))
+            assert (await it.state())["state"] == "CLOSED"
 
     run(scenario())
 

@@ -127,7 +127,7 @@ events = st.lists(
 
 
 def after_events(happened: list[Answers]) -> tuple[Breaker, timedelta]:
-    """A breaker after anything that may happen to it, at a moment that grows. A grant happens when its time has come."""
+    """A breaker after anything that may happen to it, and how much time has passed. A grant happens at its time."""
     breaker, passed = Breaker(SERVICE), timedelta(0)
     for kind, failures, successes in happened:
         if kind == "answers":
