@@ -98,21 +98,27 @@ WITH RECURSIVE walk (job_uid, n) AS (
 )
 SELECT job_uid FROM walk WHERE job_uid IS NOT NULL ORDER BY n
 """
-# The oldest that waits of each of these jobs whose others have all ended.
+# The oldest that waits of each of these jobs whose others have all ended. What holds slots is read once by
+# executions_slots, as much as queues and workers hold; what waits to go on is probed by executions_tried.
 _UNHELD = f"""
+WITH busy AS MATERIALIZED (SELECT job_uid FROM executions WHERE state IN ('QUEUED', 'RUNNING')),
+free AS MATERIALIZED (
+    SELECT j.uid, j.n FROM unnest(%(jobs)s::uuid[]) WITH ORDINALITY AS j (uid, n)
+    WHERE NOT EXISTS (SELECT FROM busy WHERE busy.job_uid = j.uid)
+)
 SELECT e.uid, e.job_uid, e.schedule_uid, e.overlap, e.ready_time, e.nominal_time, e.recurring, e.queue_time, e.attempt,
        e.expire_time, e.held_by
-FROM unnest(%(jobs)s::uuid[]) WITH ORDINALITY AS j (uid, n) CROSS JOIN LATERAL (
+FROM free CROSS JOIN LATERAL (
     SELECT * FROM executions
-    WHERE queue = %(queue)s AND job_uid = j.uid AND state = 'PENDING' AND held_by = '{HELD_BY_OVERLAP}'
+    WHERE queue = %(queue)s AND job_uid = free.uid AND state = 'PENDING' AND held_by = '{HELD_BY_OVERLAP}'
       AND split_part(target, '/', 1) <> ALL(%(shut)s::text[])
     ORDER BY ready_time LIMIT 1
 ) AS e
-WHERE (SELECT true FROM executions o WHERE o.job_uid = j.uid AND o.uid <> e.uid
-         AND (o.state IN ('QUEUED', 'RUNNING')
-              OR (o.state = 'PENDING' AND (o.attempt > 0 OR o.queue_time IS NOT NULL)))
+WHERE (SELECT true FROM executions o
+       WHERE o.queue = ANY(ARRAY['HIGH', 'MEDIUM', 'LOW']) AND o.job_uid = free.uid AND o.state = 'PENDING'
+         AND (o.attempt > 0 OR o.queue_time IS NOT NULL) AND o.uid <> e.uid
        LIMIT 1) IS NULL
-ORDER BY j.n LIMIT %(room)s
+ORDER BY free.n LIMIT %(room)s
 """
 # A schedule that is behind its own plans was not advanced in time: what of them is missed is for advancing to say.
 _LOCK_SCHEDULES = f"""

@@ -37,8 +37,7 @@ WHERE w.expire_time > now() GROUP BY w.uid ORDER BY w.start_time
 """
 
 # Every count ends at COUNT_LIMIT and reads one partial index: executions_due, executions_held_queue, executions_queued,
-# executions_running (all queues in one, as many as the workers have slots), executions_retrying,
-# executions_failed_queue.
+# executions_slots (all queues in one, as much as queues and workers hold), executions_tried, executions_failed_queue.
 _QUEUES = f"""
 WITH running AS MATERIALIZED (SELECT queue FROM executions WHERE state = 'RUNNING' LIMIT {COUNT_LIMIT})
 SELECT q AS queue,
@@ -52,7 +51,7 @@ SELECT q AS queue,
             AS queued,
        (SELECT count(*) FROM running WHERE queue = q) AS running,
        (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'PENDING' AND attempt > 0
-            LIMIT {COUNT_LIMIT}) AS r) AS retrying,
+            AND (attempt > 0 OR queue_time IS NOT NULL) LIMIT {COUNT_LIMIT}) AS r) AS retrying,
        (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'FAILED' LIMIT {COUNT_LIMIT}) AS f)
             AS failed,
        (SELECT {NOW} - min(t) FROM (

@@ -13,7 +13,7 @@ import pytest
 
 from scheduling import __version__
 from scheduling.embedded import EmbeddedValkey
-from tests.support.processes import environment, start_server, start_worker
+from tests.support.processes import environment
 from tests.support.service import NOWHERE, PATIENCE, monotonic
 
 COMMANDS = ("up", "server", "worker", "migrate", "settings")
@@ -70,10 +70,9 @@ def test_wrong_arguments_are_told_with_exit_code_2(arguments: tuple[str, ...]) -
     assert "Error: " in done.stderr
 
 
-@pytest.mark.parametrize("command", ["server", "up"])
-def test_all_wrong_settings_are_told_in_one_message(command: str) -> None:
+def test_all_wrong_settings_are_told_in_one_message() -> None:
     done = scheduling(
-        command,
+        "server",
         databse_url="postgresql://user:geheim@db/scheduling",
         redis_url="http://user:geheim@redis",
         limit_retries="lots",
@@ -175,12 +174,3 @@ def test_up_says_so_when_the_named_database_is_not_there(tmp_path: Path) -> None
     assert done.stderr.startswith("scheduling up: the store is not available")
     assert "Traceback" not in done.stderr
     assert "geheim" not in done.stderr
-
-
-def test_processes_without_a_database_start_and_stop_all_the_same(tmp_path: Path) -> None:
-    env = environment(database_url=f"postgresql://{NOWHERE}/x", redis_url=f"redis://{NOWHERE}/0", server_drain="0s")
-    with start_server(env, tmp_path) as server, start_worker(env, tmp_path) as worker:
-        server.wait_ready()
-        worker.wait_ready()
-        assert (server.stop(), worker.stop()) == (0, 0)
-        assert "Traceback" not in server.log + worker.log

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -28,7 +26,6 @@ from whispr.scheduling.v1.target_pb2 import Queue, Target
 
 from scheduling import __version__
 from scheduling.delivery.targets import ROWS
-from tests.support.processes import Process
 from tests.support.servers import Databases
 from tests.support.service import (
     OPERATIONS,
@@ -39,6 +36,7 @@ from tests.support.service import (
     Service,
     after,
     eventually,
+    metrics,
     refused,
     retries,
     running_service,
@@ -86,17 +84,6 @@ def reflect(api: Api, package: str, **asked: str) -> Any:
         response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
     )
     return next(iter(call(iter([reflection_pb2.ServerReflectionRequest(**asked)]), timeout=PATIENCE)))
-
-
-def metrics(process: Process | None) -> dict[str, float]:
-    """What /metrics of a process says, by series."""
-    assert process is not None
-    events = [json.loads(line) for line in process.log.splitlines() if line.startswith("{")]
-    port = next(event["port"] for event in events if event["event"] == "metrics_served")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
-        text = answer.read().decode()
-    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
-    return {name.removeprefix("whispr_scheduling_"): float(value) for name, _, value in lines}
 
 
 # --- status -----------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def only(api: Api, job: Job) -> str:
 
 
 def test_a_watch_of_a_job_tells_its_executions_from_plan_to_success(api: Api) -> None:
-    job = api.create(job=send_job("slow-watched"), schedule=after(1.5))
+    job = api.create(job=send_job("slow-watched"), schedule=after(2.0))
     name = only(api, job)
     with watching(api, job.name) as watch:
         watch.until_ended(name)
@@ -160,7 +160,7 @@ def test_a_watch_of_a_job_that_does_not_exist_is_refused(api: Api) -> None:
 
 
 def test_a_watch_ends_with_unavailable_when_the_server_stops_and_goes_on_at_the_next(service: Service) -> None:
-    name = only(service.api, service.api.create(schedule=after(2)))
+    name = only(service.api, service.api.create(schedule=after(1)))
     server = service.server
     assert server is not None
     with watching(service.api, "jobs/-") as watch:

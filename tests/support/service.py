@@ -8,6 +8,7 @@ import functools
 import json
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,6 +70,17 @@ def eventually(look: Callable[[], T], holds: Callable[[T], bool], patience: floa
 def tell(figure: str) -> None:
     """Shows a figure that was measured, to whoever runs the tests with `-s`."""
     sys.stdout.write(f"\n{figure}\n")
+
+
+def metrics(process: Process | None) -> dict[str, float]:
+    """What /metrics of a process says, by series, without the service's prefix."""
+    assert process is not None
+    events = [json.loads(line) for line in process.log.splitlines() if line.startswith("{")]
+    port = next(event["port"] for event in events if event["event"] == "metrics_served")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
+        text = answer.read().decode()
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name.removeprefix("whispr_scheduling_"): float(value) for name, _, value in lines}
 
 
 class Calls:

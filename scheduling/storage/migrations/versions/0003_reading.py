@@ -16,7 +16,8 @@ CREATE INDEX executions_gated ON executions (queue, ready_time)
 CREATE INDEX executions_buffered ON executions (queue, job_uid, ready_time)
     WHERE state = 'PENDING' AND held_by = 'OVERLAP';
 CREATE INDEX executions_held_queue ON executions (queue) WHERE state = 'PENDING' AND held_by IS NOT NULL;
-CREATE INDEX executions_retrying ON executions (queue) WHERE state = 'PENDING' AND attempt > 0;
+CREATE INDEX executions_tried ON executions (queue, job_uid) INCLUDE (attempt)
+    WHERE state = 'PENDING' AND (attempt > 0 OR queue_time IS NOT NULL);
 CREATE INDEX executions_failed_queue ON executions (queue) WHERE state = 'FAILED';
 """
 
@@ -29,6 +30,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Takes them away; for tests only."""
     op.execute(
-        "DROP INDEX executions_gated, executions_buffered, executions_held_queue, executions_retrying, "
+        "DROP INDEX executions_gated, executions_buffered, executions_held_queue, executions_tried, "
         "executions_failed_queue"
     )
