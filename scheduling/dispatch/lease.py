@@ -111,7 +111,7 @@ class Lease:
         self._last_renewal = sent
         # Counted from before the statement was sent, so that this process always ends earlier than the database thinks.
         self._engine.renew_lease(sent + self._cutoff)
-        # What was held before the beat was sent had been claimed before PostgreSQL looked. If its token no longer stands,
+        # What was held when the beat was sent had been claimed before PostgreSQL looked. If its token no longer stands,
         # the leader has taken the execution back, and others may call at any moment. What has ended here meanwhile is
         # missing too, and no longer held.
         lost = (held & self._engine.held).difference(beat.running)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from scheduling.domain.errors import InvalidRequest, NotFound, WrongState, invalid
 from scheduling.domain.execution import Execution, Origin
-from scheduling.domain.filters import INTEGER, STRING, TIMESTAMP, enum_of, parse_filter
+from scheduling.domain.filters import INTEGER, STRING, TIMESTAMP, Expression, enum_of, parse_filter
 from scheduling.domain.ids import parse_execution_id
 from scheduling.domain.lifecycle import State
 from scheduling.domain.paging import PageToken
@@ -25,8 +25,20 @@ RESOURCE = "Execution"
 WATCH_INTERVAL = timedelta(milliseconds=250)
 #: A watch with nothing to tell says at least this often that it is alive.
 WATCH_ALIVE = timedelta(seconds=15)
-#: Executions in one message of a watch, and open ones told at all.
-WATCH_MESSAGE, WATCH_LIMIT = 500, 5000
+#: Executions in one message of a watch, and bytes of payload: gRPC clients take messages of 4 MiB by default.
+WATCH_MESSAGE, WATCH_BYTES = 500, 3 * 1024 * 1024
+#: Executions that a watch reads at once; with payloads, each of which may be 1 MB, fewer.
+WATCH_PAGE, WATCH_PAYLOADS = 5000, 100
+#: Open executions that a watch looks at in one round; the next round goes on behind them.
+WATCH_OPEN = 5000
+#: What ended is read in stretches of time, of this length where much ended and longer ones where little did.
+WATCH_SPAN = timedelta(seconds=30)
+#: A commit may become visible this long after the moment it carries: the longest that a hot transaction lives, and
+#: some.
+COMMIT_LAG = timedelta(seconds=5)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 _FIELDS = {
     "state": enum_of(State),
@@ -56,14 +68,23 @@ async def get_execution(ports: Ports, job_id: str, execution_id: str, *, with_pa
 
 
 async def list_executions(ports: Ports, job_id: str | None, query: ListQuery) -> Page[Execution]:
-    """A page of the executions of a job, or of all jobs for None. Raises InvalidRequest, NotFound."""
+    """A page of the executions of a job, or of all jobs for None. Raises InvalidRequest, NotFound.
+
+    Those of all jobs are in order of creation only: by another time, all there are would have to be sorted.
+    """
     if job_id is not None:
         await get_job(ports, job_id, with_payload=False)
+    elif query.order_by.split()[:1] == ["nominal_time"]:
+        raise invalid(
+            "order_by",
+            "no order by nominal_time over all jobs; expected create_time, or one job as parent",
+            "INVALID_ORDER",
+        )
     return await read_page(
         query,
         parent=job_id or "-",
         fields=_FIELDS,
-        orders=("create_time", "nominal_time"),
+        orders=("create_time", "nominal_time") if job_id is not None else ("create_time",),
         read=lambda page: ports.store.list_executions(job_id, page),
     )
 
@@ -94,34 +115,126 @@ async def watch_executions(
 ) -> AsyncIterator[WatchBatch]:
     """What is open, then each change, at least once, until the caller goes. Raises InvalidRequest, NotFound.
 
-    The token holds the moment up to which everything that ended has been told.
+    Of something open that changes faster than it is looked at, the latest is told; of what ended, all. The token holds
+    a moment up to which everything that ended has been told. It opens with what is open, so nothing else is in it.
     """
     bound = {"watch": job_id or "-", "filter": filter_text}
-    filter_ = parse_filter(filter_text, _FIELDS)
+    watch = _Watch(ports, job_id, parse_filter(filter_text, _FIELDS), with_payload=with_payload)
     since = _resume_from(resume_token, bound)
     if job_id is not None:
         await get_job(ports, job_id, with_payload=False)
-    told: dict[UUID, tuple[object, ...]] = {}
     silent_since = ports.clock.monotonic()
     first = True
     while True:
-        found, moment = await ports.store.read_changes(
-            job_id, since, filter_, with_payload=with_payload, limit=WATCH_LIMIT
-        )
-        fresh = [each for each in found if told.get(each.uid) != _mark(each)]
-        # What is no longer seen will not come back: its last change lies before the window that is read each time.
-        told = {each.uid: _mark(each) for each in found}
-        next_token = PageToken((int(moment.timestamp() * 1_000_000),)).encode(bound)
-        for start in range(0, len(fresh), WATCH_MESSAGE):
-            is_last = start + WATCH_MESSAGE >= len(fresh)
-            yield WatchBatch(fresh[start : start + WATCH_MESSAGE], next_token if is_last else resume_token, moment)
-        if fresh:
+        moment = None
+        told = False
+        async for found, read_time in watch.open():
+            # The first moment is that of the round: all that ended by then is read after it.
+            moment = moment or read_time
+            since = since or moment
+            for batch in _messages(found):
+                yield WatchBatch(batch, _token(since, bound), read_time)
+                told = True
+        assert moment is not None
+        assert since is not None
+        async for found in watch.ended(since, moment):
+            for batch in _messages(found):
+                ended = batch[-1].finish_time
+                yield WatchBatch(batch, _token(since if ended is None else max(since, ended), bound), moment)
+                told = True
+        since = moment
+        if told:
             silent_since = ports.clock.monotonic()
         elif first or ports.clock.monotonic() - silent_since >= WATCH_ALIVE.total_seconds():
-            yield WatchBatch((), next_token, moment)
+            yield WatchBatch((), _token(since, bound), moment)
             silent_since = ports.clock.monotonic()
-        first, since, resume_token = False, moment, next_token
+        first = False
         await ports.clock.sleep(WATCH_INTERVAL.total_seconds())
+
+
+class _Watch:
+    """What one watch reads, and what of it was told already."""
+
+    def __init__(self, ports: Ports, job_id: str | None, filter_: Expression | None, *, with_payload: bool) -> None:
+        self._store = ports.store
+        self._job_id = job_id
+        self._filter = filter_
+        self._with_payload = with_payload
+        self._page = WATCH_PAYLOADS if with_payload else WATCH_PAGE
+        self._after: UUID | None = None
+        self._told: dict[UUID, tuple[object, ...]] = {}
+        self._seen: set[UUID] = set()
+
+    async def open(self) -> AsyncIterator[tuple[Sequence[Execution], datetime]]:
+        """What is new among the open ones, page by page by uid: all, or WATCH_OPEN of them after those of the round
+        before. At least one page, which may be empty.
+        """
+        if self._after is None:
+            # Everything was looked at. What was not seen meanwhile will be told anew should it come back.
+            self._told = {uid: mark for uid, mark in self._told.items() if uid in self._seen}
+            self._seen = set()
+        for _ in range(WATCH_OPEN // self._page):
+            found, moment = await self._store.read_open(
+                self._job_id, self._filter, after=self._after, with_payload=self._with_payload, limit=self._page
+            )
+            self._after = found[-1].uid if len(found) == self._page else None
+            yield self._fresh(found), moment
+            if self._after is None:
+                return
+
+    async def ended(self, since: datetime, until: datetime) -> AsyncIterator[Sequence[Execution]]:
+        """What is new among all that ended since, page by page by (finish time, uid)."""
+        after, span = (since - COMMIT_LAG, _FIRST), WATCH_SPAN
+        while True:
+            end = min(until, after[0] + span)
+            found = await self._store.read_ended(
+                self._job_id,
+                self._filter,
+                after=after,
+                until=end,
+                with_payload=self._with_payload,
+                limit=self._page,
+            )
+            # Only these are read again, in the next round.
+            yield self._fresh(found, remember_from=until - COMMIT_LAG)
+            if len(found) == self._page:
+                last = found[-1]
+                assert last.finish_time is not None
+                after, span = (last.finish_time, last.uid), max(span / 4, WATCH_SPAN)
+            elif end == until:
+                return
+            else:
+                after, span = (end, _LAST), span * 4
+
+    def _fresh(self, found: Sequence[Execution], remember_from: datetime | None = None) -> Sequence[Execution]:
+        fresh = []
+        for each in found:
+            mark = _mark(each)
+            if self._told.get(each.uid) != mark:
+                fresh.append(each)
+            if remember_from is None or each.finish_time is None or each.finish_time >= remember_from:
+                self._told[each.uid] = mark
+                self._seen.add(each.uid)
+        return fresh
+
+
+def _messages(found: Sequence[Execution]) -> Iterator[Sequence[Execution]]:
+    """The executions in messages of at most WATCH_MESSAGE of them and, but for a single one, WATCH_BYTES of payload."""
+    message: list[Execution] = []
+    size = 0
+    for each in found:
+        more = len(each.request or b"") + len(each.response or b"")
+        if message and (len(message) == WATCH_MESSAGE or size + more > WATCH_BYTES):
+            yield message
+            message, size = [], 0
+        message.append(each)
+        size += more
+    if message:
+        yield message
+
+
+def _token(moment: datetime, bound: Mapping[str, str]) -> str:
+    return PageToken(((moment - _EPOCH) // timedelta(microseconds=1),)).encode(bound)
 
 
 def _mark(execution: Execution) -> tuple[object, ...]:
@@ -149,4 +262,4 @@ def _moment(position: tuple[str | int | None, ...]) -> datetime:
     (micros,) = position
     if not isinstance(micros, int) or micros < 0:
         raise TypeError(micros)
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    return _EPOCH + timedelta(microseconds=micros)

@@ -277,10 +277,25 @@ class Store(Protocol):
         """Ends a waiting execution, or asks the worker of a running one to stop. One that has ended is left alone."""
         ...
 
-    async def read_changes(
-        self, job_id: str | None, since: datetime | None, filter_: Expression | None, *, with_payload: bool, limit: int
+    async def read_open(
+        self, job_id: str | None, filter_: Expression | None, *, after: UUID | None, with_payload: bool, limit: int
     ) -> tuple[Sequence[Execution], datetime]:
-        """What is open now and what ended since then, and the moment of reading by the database's clock."""
+        """The first `limit` of what is open now by uid, after that one, and the moment of reading by the database's
+        clock; of one job also what is planned.
+        """
+        ...
+
+    async def read_ended(
+        self,
+        job_id: str | None,
+        filter_: Expression | None,
+        *,
+        after: tuple[datetime, UUID],
+        until: datetime,
+        with_payload: bool,
+        limit: int,
+    ) -> Sequence[Execution]:
+        """The first `limit` of what ended after that (finish time, uid) and up to `until`, in this order."""
         ...
 
     async def status(self) -> ServiceStatus: ...

@@ -22,10 +22,6 @@ from scheduling.storage.jobs import ask_to_stop, lock_unfinished
 from scheduling.storage.lists import Position, SortKey, condition, page_bounds, read_page, time_key, uid_key
 from scheduling.storage.tables import HISTORY_COLUMNS, execution_history, executions, jobs
 
-#: A commit may become visible this long after the moment it carries: the longest that a hot transaction lives, and
-#: some.
-COMMIT_LAG = timedelta(seconds=5)
-
 _PAYLOADS = ("request", "response")
 
 
@@ -69,8 +65,10 @@ class ExecutionStore:
     async def list_executions(
         self, job_id: str | None, page: PageRequest
     ) -> tuple[Sequence[Execution], Position | None]:
-        """One page over the live ones and the history: each is read up to the page's size by its own index, then
-        merged.
+        """One page over the live ones and the history: each is read up to the page's size, then merged.
+
+        In order of creation by primary key or by the index on job and uid. By nominal time all that a job has is read
+        and sorted, which is why the callers of this ask for it of one job only.
         """
         branches = []
         for table in (executions, execution_history):
@@ -99,37 +97,67 @@ class ExecutionStore:
             await end_waiting(connection, which, State.CANCELLED, Reason.CALLER, moment)
             await connection.execute(ask_to_stop(which, moment))
 
-    async def read_changes(
-        self, job_id: str | None, since: datetime | None, filter_: Expression | None, *, with_payload: bool, limit: int
+    async def read_open(
+        self, job_id: str | None, filter_: Expression | None, *, after: UUID | None, with_payload: bool, limit: int
     ) -> tuple[Sequence[Execution], datetime]:
-        """What is open now and what ended since then; of one job also what is planned. At most `limit` of each."""
-        found: list[Execution] = []
+        """The first `limit` of what is open now by uid, after that one, and the moment of reading; of one job also what
+        is planned.
+
+        Through the small partial indexes, or by that on job and uid.
+        """
+        select = _watched(executions, job_id, filter_, with_payload=with_payload)
+        if after is not None:
+            select = select.where(executions.c.uid > after)
         async with self._database.begin() as connection:
             moment: datetime = (await connection.execute(sa.select(self._database.moment()))).scalar_one()
-            for table in (executions, execution_history):
-                select = _select(table, with_payload=with_payload)
-                if filter_ is not None:
-                    select = select.where(condition(filter_, _columns(table)))
-                if job_id is not None:
-                    select = select.where(jobs.c.job_id == job_id)
-                select = select.where(_watched(table, job_id, since, moment)).order_by(table.c.uid).limit(limit)
-                found.extend(rows.execution(row) for row in (await connection.execute(select)).mappings())
+            select = select.where(_is_open(job_id, moment)).order_by(executions.c.uid).limit(limit)
+            found = [rows.execution(row) for row in (await connection.execute(select)).mappings()]
         return found, moment
 
+    async def read_ended(
+        self,
+        job_id: str | None,
+        filter_: Expression | None,
+        *,
+        after: tuple[datetime, UUID],
+        until: datetime,
+        with_payload: bool,
+        limit: int,
+    ) -> Sequence[Execution]:
+        """The first `limit` of what ended after that (finish time, uid) and up to `until`, in this order.
 
-def _watched(table: sa.Table, job_id: str | None, since: datetime | None, moment: datetime) -> sa.ColumnElement[bool]:
-    """Rows of the table that a watch tells: through the small partial indexes, or those of the job."""
-    ended = sa.false() if since is None else table.c.finish_time >= since - COMMIT_LAG
-    if table is execution_history:
-        return ended
-    failed = sa.and_(table.c.state == State.FAILED.value, ended)
+        By executions_failed and execution_history_finish, which reads all that ended in between: a caller far behind
+        asks for a short time.
+        """
+        branches = []
+        for table in (executions, execution_history):
+            finish = table.c.finish_time
+            # The first of the bounds is for the index: a BRIN one knows nothing of pairs.
+            bounds = [finish >= after[0], finish <= until, sa.tuple_(finish, table.c.uid) > sa.tuple_(*after)]
+            if table is executions:
+                bounds.append(table.c.state == State.FAILED.value)
+            select = _watched(table, job_id, filter_, with_payload=with_payload).where(*bounds)
+            branches.append(sa.select(select.order_by(finish, table.c.uid).limit(limit).subquery()))
+        merged = sa.union_all(*branches).subquery()
+        select = sa.select(merged).order_by(merged.c.finish_time, merged.c.uid).limit(limit)
+        async with self._database.begin() as connection:
+            return [rows.execution(row) for row in (await connection.execute(select)).mappings()]
+
+
+def _watched(table: sa.Table, job_id: str | None, filter_: Expression | None, *, with_payload: bool) -> sa.Select[Any]:
+    select = _select(table, with_payload=with_payload)
+    if filter_ is not None:
+        select = select.where(condition(filter_, _columns(table)))
+    return select if job_id is None else select.where(jobs.c.job_id == job_id)
+
+
+def _is_open(job_id: str | None, moment: datetime) -> sa.ColumnElement[bool]:
+    state = executions.c.state
     if job_id is not None:
-        return sa.or_(table.c.state != State.FAILED.value, failed)
-    retrying = sa.and_(table.c.state == State.PENDING.value, table.c.attempt > 0)
-    held = sa.and_(table.c.state == State.PENDING.value, table.c.held_by.is_not(None))
+        return state != State.FAILED.value
+    waits = sa.or_(executions.c.attempt > 0, executions.c.held_by.is_not(None))
     return sa.or_(
-        table.c.state == State.QUEUED.value,
-        table.c.state == State.RUNNING.value,
-        sa.and_(sa.or_(retrying, held), table.c.expire_time > moment - timedelta(days=1)),
-        failed,
+        state == State.QUEUED.value,
+        state == State.RUNNING.value,
+        sa.and_(state == State.PENDING.value, waits, executions.c.expire_time > moment - timedelta(days=1)),
     )

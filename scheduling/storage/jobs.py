@@ -83,6 +83,14 @@ def select_jobs(*, with_payload: bool) -> sa.Select[Any]:
     return sa.select(*columns, request, size, job_state, _next_fire)
 
 
+def select_page(page: PageRequest) -> sa.Select[Any]:
+    """The jobs of one page and one more: first which ones, then what is derived about them."""
+    keys = _SORT_KEYS[page.order]
+    uids = page_bounds(sa.select(jobs.c.uid), page, keys, _FILTER_COLUMNS).subquery("page")
+    order = [key.column.desc() if page.descending else key.column.asc() for key in keys]
+    return select_jobs(with_payload=page.with_payload).join(uids, uids.c.uid == jobs.c.uid).order_by(*order)
+
+
 class JobStore:
     """The job part of the store."""
 
@@ -108,12 +116,8 @@ class JobStore:
         `state` has to derive it before: it costs these probes for every job up to the last one shown, which is all
         jobs when few match.
         """
-        keys = _SORT_KEYS[page.order]
-        uids = page_bounds(sa.select(jobs.c.uid), page, keys, _FILTER_COLUMNS).subquery("page")
-        order = [key.column.desc() if page.descending else key.column.asc() for key in keys]
-        select = select_jobs(with_payload=page.with_payload).join(uids, uids.c.uid == jobs.c.uid).order_by(*order)
         async with self._database.begin() as connection:
-            found, position = await read_page(connection, select, page, keys)
+            found, position = await read_page(connection, select_page(page), page, _SORT_KEYS[page.order])
         return [rows.job(row) for row in found], position
 
     async def update_job(self, job: Job, change: JobChange) -> Job | None:

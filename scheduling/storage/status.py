@@ -51,7 +51,7 @@ SELECT q AS queue,
             AS queued,
        (SELECT count(*) FROM running WHERE queue = q) AS running,
        (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'PENDING' AND attempt > 0
-            AND (attempt > 0 OR queue_time IS NOT NULL) LIMIT {COUNT_LIMIT}) AS r) AS retrying,
+            LIMIT {COUNT_LIMIT}) AS r) AS retrying,
        (SELECT count(*) FROM (SELECT FROM executions WHERE queue = q AND state = 'FAILED' LIMIT {COUNT_LIMIT}) AS f)
             AS failed,
        (SELECT {NOW} - min(t) FROM (

@@ -265,12 +265,21 @@ def test_a_filter_chooses_executions(api: Api, runs: tuple[Job, list[Execution]]
     assert len(list_all(api, parent="jobs/-", filter=f"owner = runner AND ({filter_})")) == count
 
 
-def test_executions_can_be_ordered_by_nominal_time(api: Api, runs: tuple[Job, list[Execution]]) -> None:
+def test_executions_of_a_job_can_be_ordered_by_nominal_time(api: Api, runs: tuple[Job, list[Execution]]) -> None:
     for order, reverse in (("nominal_time", False), ("nominal_time desc", True)):
-        found = list_all(api, parent="jobs/-", filter="owner = runner", order_by=order, page_size=100)
+        found = list_all(api, parent=runs[0].name, order_by=order, page_size=100)
         times = [each.nominal_time.ToNanoseconds() for each in found]
         assert times == sorted(times, reverse=reverse)
-        assert len(times) == 11
+        assert len(times) == 9
+
+
+def test_executions_of_all_jobs_are_not_ordered_by_nominal_time(api: Api) -> None:
+    for order in ("nominal_time", "nominal_time desc"):
+        refusal = refused(list_all, api, parent="jobs/-", order_by=order)
+        assert refusal.code == "INVALID_ARGUMENT"
+        (violation,) = refusal.details["BadRequest"].field_violations
+        assert (violation.field, violation.reason) == ("order_by", "INVALID_ORDER")
+        assert "create_time" in violation.description
 
 
 def test_executions_of_a_job_that_does_not_exist_are_not_found(api: Api) -> None:

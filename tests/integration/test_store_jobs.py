@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
 
@@ -643,19 +644,32 @@ def test_a_watch_sees_what_is_open_and_what_ended_since(database_url: str) -> No
         async with open_stores(database_url) as stores:
             uids = await assorted(stores)
             names = {uid: name for name, uid in uids.items()}
-            found, moment = await stores.store.read_changes(None, None, None, with_payload=False, limit=100)
-            assert {names[each.uid] for each in found} == {"retrying", "running", "queued"}
-            assert moment == stores.clock.now()
-            own, _ = await stores.store.read_changes("pending", None, None, with_payload=False, limit=100)
-            assert [each.uid for each in own] == [uids["pending"]]
-            since, _ = await stores.store.read_changes(None, NOW, None, with_payload=False, limit=100)
-            assert {names[each.uid] for each in since} == set(uids) - {"pending"}
-            stores.clock.advance(HOUR / 2)
-            later, _ = await stores.store.read_changes(None, stores.clock.now(), None, with_payload=False, limit=100)
-            assert {names[each.uid] for each in later} == {"retrying", "running", "queued"}
-            filter_ = parse_filter("state = RUNNING", execution_cases._FIELDS)
-            narrow, _ = await stores.store.read_changes(None, NOW, filter_, with_payload=False, limit=100)
-            assert [names[each.uid] for each in narrow] == ["running"]
+
+            async def told_open(job_id: str | None = None, text: str = "", **more: Any) -> set[str]:
+                filter_ = parse_filter(text, execution_cases._FIELDS)
+                asked = {"after": None, "limit": 100, **more}
+                found, moment = await stores.store.read_open(job_id, filter_, with_payload=False, **asked)
+                assert moment == stores.clock.now()
+                assert [each.uid for each in found] == sorted(each.uid for each in found)
+                return {names[each.uid] for each in found}
+
+            async def told_ended(after: Any, until: Any, job_id: str | None = None, limit: int = 100) -> list[str]:
+                found = await stores.store.read_ended(
+                    job_id, None, after=after, until=until, with_payload=False, limit=limit
+                )
+                return [names[each.uid] for each in found]
+
+            assert await told_open() == {"retrying", "running", "queued"}
+            assert await told_open("pending") == {"pending"}
+            assert await told_open(text="state = RUNNING") == {"running"}
+            assert await told_open(after=uids["retrying"]) == {"running", "queued"}
+            assert await told_open(limit=1) == {"retrying"}
+            start, end = (NOW, UUID(int=0)), stores.clock.now()
+            assert await told_ended(start, end) == ["succeeded", "failed", "cancelled"]
+            assert await told_ended(start, end, limit=2) == ["succeeded", "failed"]
+            assert await told_ended((NOW + 2 * SECOND, uids["failed"]), end) == ["cancelled"]
+            assert await told_ended(start, NOW + 2 * SECOND) == ["succeeded", "failed"]
+            assert await told_ended(start, end, "failed") == ["failed"]
 
     run(scenario())
 
