@@ -35,8 +35,8 @@ check: setup  ## Formatting, lint, types, import rule, proto lint, generated dri
 	$(BIN)/python protos/generate.py --lint
 	$(BIN)/python protos/generate.py --check
 
-test: setup  ## All tests, against real servers that they start themselves
-	$(BIN)/python -m pytest
+test: setup  ## All tests, against real servers that they start themselves, on two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 demo: setup  ## The main job for real: a load through the public API, and a verdict
 	@$(BIN)/python -m scheduling.demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +15,15 @@ from psycopg.rows import DictRow, dict_row
 
 from scheduling.domain.calendar import SharedCalendar
 from scheduling.domain.errors import AlreadyExists, WrongState
-from scheduling.domain.recurrence import next_fire, zone_version
-from scheduling.domain.timing import Timing
+from scheduling.domain.ids import uuid7
+from scheduling.domain.recurrence import jittered, next_fire, zone_version
+from scheduling.domain.timing import NamedCalendar, Timing
 from scheduling.operations.ports import CalendarChange
 from scheduling.storage import rows
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.lists import Position
-from scheduling.storage.planning import calendars_of, plans_ahead
-from scheduling.storage.plans import INSERT_PLANS, JOBS_OF, PLAN_COLUMNS, owner_of, plan_record
+from scheduling.storage.planning import TAKEN_AHEAD, calendars_of, plans_ahead
 from scheduling.storage.tables import calendars, schedules
 from scheduling.storage.timings import exclusions_to_json, plain_exclusions
 
@@ -34,33 +35,54 @@ UPDATE schedules SET stale = true WHERE uid IN (
 )
 """
 # An infinite time cannot be read: nothing more to evaluate reads as NULL.
-_STALE_COLUMNS = ", ".join(
-    "nullif(s.evaluated_until, 'infinity') AS until" if column.name == "evaluated_until" else f"s.{column.name}"
-    for column in schedules.c
-)
 _STALE = f"""
-SELECT {_STALE_COLUMNS}, {NOW} AS moment FROM schedules s WHERE s.stale AND {TERM_HOLDS}
-ORDER BY s.uid LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+SELECT s.uid, s.schedule_id, s.kind, s.spec::text, s.time_zone, s.start_time, s.end_time, s.max_firings, s.jitter,
+       s.dst_policy, s.catchup_policy, s.catchup_window, s.exclusions::text, s.calendar_ids, s.paused, s.fired_count,
+       nullif(s.evaluated_until, 'infinity') AS until, j.job_id, j.cancel_time IS NOT NULL AS cancelled, {NOW} AS moment
+FROM schedules s JOIN jobs j ON j.uid = s.job_uid WHERE s.stale AND {TERM_HOLDS}
+ORDER BY s.uid LIMIT %(limit)s FOR UPDATE OF s SKIP LOCKED
+"""
+_TIMING_COLUMNS = (
+    "kind",
+    "spec",
+    "time_zone",
+    "start_time",
+    "end_time",
+    "max_firings",
+    "jitter",
+    "dst_policy",
+    "catchup_policy",
+    "catchup_window",
+    "exclusions",
+)
+# `plan_record` in SQL: so many plans at once are not sent column by column.
+_PLAN = f"""
+INSERT INTO executions (uid, job_uid, schedule_uid, schedule_id, origin, target, queue, owner, state, nominal_time,
+                        due_time, ready_time, expire_time, request, request_type, retention_days, recurring, overlap,
+                        create_time)
+SELECT i.uid, j.uid, s.uid, s.schedule_id, 'SCHEDULED', j.target, j.queue, j.owner, 'PENDING', i.nominal,
+       i.due, i.due, i.due + j.max_age, s.request, s.request_type, j.retention_days, true,
+       nullif(coalesce(j.overlap_policy, 'SKIP'), 'ALLOW_ALL'), {NOW}
+FROM unnest(%(uids)b::uuid[], %(schedule_uids)b::uuid[], %(nominals)b::timestamptz[], %(dues)b::timestamptz[])
+     AS i (uid, schedule_uid, nominal, due)
+JOIN schedules s ON s.uid = i.schedule_uid JOIN jobs j ON j.uid = s.job_uid
 """
 _DROP = f"""
 DELETE FROM executions
 WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND state IN ('PENDING', 'QUEUED') AND attempt = 0
   AND nominal_time > {NOW}
-RETURNING schedule_uid, nominal_time, recurring AND queue_time IS NOT NULL AS released
+RETURNING schedule_uid, recurring AND queue_time IS NOT NULL AS released
 """
-_TAKEN = f"""
-SELECT schedule_uid, nominal_time FROM executions
-WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND nominal_time > {NOW}
-"""
+_TAKEN = TAKEN_AHEAD.format(uids="%(uids)s::uuid[]", now=NOW)
 _MOVED = f"""
 UPDATE schedules s
 SET stale = false, zone_version = %(version)s, timing_time = {NOW},
-    evaluated_until = CASE WHEN i.moved THEN i.until ELSE s.evaluated_until END,
+    evaluated_until = CASE WHEN i.moved THEN coalesce(i.until, 'infinity') ELSE s.evaluated_until END,
     fired_count = s.fired_count - i.revoked,
     moved_time = CASE WHEN i.moved THEN {NOW} ELSE s.moved_time END,
     moved_from = CASE WHEN i.moved THEN i.before ELSE s.moved_from END
-FROM unnest(%(uid)s::uuid[], %(moved)s::bool[], %(until)s::timestamptz[], %(before)s::timestamptz[],
-            %(revoked)s::int8[]) AS i (uid, moved, until, before, revoked)
+FROM unnest(%(uid)b::uuid[], %(moved)b::bool[], %(until)b::timestamptz[], %(before)b::timestamptz[],
+            %(revoked)b::int8[]) AS i (uid, moved, until, before, revoked)
 WHERE s.uid = i.uid
 """
 
@@ -192,47 +214,50 @@ class CalendarStore:
             )
             return max(cursor.rowcount, 0)
 
-    async def move_stale_plans(self, term: int, limit: int = 2000) -> Moved:
+    async def move_stale_plans(self, term: int, limit: int = 1000) -> Moved:
         """Looks at up to `limit` marked schedules again and moves the plans that are no longer right.
 
-        By schedules_stale; locks the schedules and skips those that somebody changes right now. One transaction.
+        By schedules_stale; locks the schedules and skips those that somebody changes right now, so that several may run
+        side by side. One transaction.
         """
         now = self._database.now()
         async with self._database.hot() as connection, connection.transaction():
-            cursor = connection.cursor(row_factory=dict_row)
+            cursor = connection.cursor(row_factory=dict_row, binary=True)
             await cursor.execute("SET LOCAL statement_timeout = '30s'")
             await cursor.execute(_STALE, {"now": now, "term": term, "limit": limit})
             stale = await cursor.fetchall()
             if not stale:
                 return Moved(0, (), more=False)
-            named = await calendars_of(cursor, stale)
-            await cursor.execute(JOBS_OF, {"uids": [row["job_uid"] for row in stale]})
-            jobs = {row["uid"]: row for row in await cursor.fetchall()}
-            timings = {row["uid"]: rows.timing(row, named) for row in stale}
-            moved = [row for row in stale if row["job_uid"] in jobs and _is_moved(row, timings[row["uid"]])]
-            uids = [row["uid"] for row in moved]
-            await cursor.execute(_DROP, {"now": now, "uids": uids})
-            dropped: dict[UUID, set[datetime]] = defaultdict(set)
+            timings = _Timings(await calendars_of(cursor, stale))
+            moved = []
+            for row in stale:
+                timing, following = timings.read(row)
+                if _may_move(row, timing) and following != row["until"]:
+                    moved.append((row, timing, following))
+            uids = [row["uid"] for row, *_ in moved]
             revoked = Counter[UUID]()
-            for gone in await cursor.fetchall():
-                dropped[gone["schedule_uid"]].add(gone["nominal_time"])
-                revoked[gone["schedule_uid"]] += gone["released"]
-            # Ahead of time, but running already, or cancelled by a caller: not planned again.
             taken: dict[UUID, set[datetime]] = defaultdict(set)
-            await cursor.execute(_TAKEN, {"now": now, "uids": uids})
-            for row in await cursor.fetchall():
-                taken[row["schedule_uid"]].add(row["nominal_time"])
+            if moved:
+                await cursor.execute(_DROP, {"now": now, "uids": uids})
+                for gone in await cursor.fetchall():
+                    revoked[gone["schedule_uid"]] += gone["released"]
+                await cursor.execute(_TAKEN, {"now": now, "uids": uids})
+                for row in await cursor.fetchall():
+                    taken[row["schedule_uid"]].add(row["nominal_time"])
             reached: dict[UUID, datetime | None] = {}
-            plans = []
-            for row in moved:
-                uid, timing = row["uid"], timings[row["uid"]]
-                if row["until"] is not None and row["until"] not in dropped[uid]:
-                    taken[uid].add(row["until"])
-                nominals, reached[uid] = plans_ahead(timing, row["moment"], taken[uid])
-                owner = owner_of(jobs[row["job_uid"]])
-                plans += [plan_record(owner, row, timing, nominal, row["moment"]) for nominal in nominals]
+            plans: list[tuple[UUID, UUID, datetime, datetime]] = []
+            for row, timing, following in moved:
+                uid, moment = row["uid"], row["moment"]
+                nominals = [] if following is None else [following]
+                reached[uid] = following
+                if taken[uid]:
+                    nominals, reached[uid] = plans_ahead(timing, moment, taken[uid])
+                plans += [(uuid7(moment), uid, nominal, jittered(timing, uid, nominal)) for nominal in nominals]
             if plans:
-                await cursor.execute(INSERT_PLANS, {"now": now, **{n: [p[n] for p in plans] for n in PLAN_COLUMNS}})
+                columns = zip(
+                    ("uids", "schedule_uids", "nominals", "dues"), map(list, zip(*plans, strict=True)), strict=True
+                )
+                await cursor.execute(_PLAN, {"now": now, **dict(columns)})
             await cursor.execute(
                 _MOVED,
                 {
@@ -240,30 +265,41 @@ class CalendarStore:
                     "version": zone_version(),
                     "uid": [row["uid"] for row in stale],
                     "moved": [row["uid"] in reached for row in stale],
-                    "until": [_until(reached.get(row["uid"])) for row in stale],
+                    "until": [reached.get(row["uid"]) for row in stale],
                     "before": [row["until"] for row in stale],
                     "revoked": [revoked[row["uid"]] for row in stale],
                 },
             )
-        names = tuple(f"jobs/{jobs[row['job_uid']]['job_id']}/schedules/{row['schedule_id']}" for row in moved)
+        names = tuple(f"jobs/{row['job_id']}/schedules/{row['schedule_id']}" for row, *_ in moved)
         return Moved(len(stale), names, more=len(stale) == limit)
 
 
-def _is_moved(row: DictRow, timing: Timing) -> bool:
-    """Whether the plan is no longer right."""
-    if not timing.is_recurring or row["paused"]:
+class _Timings:
+    """Timings of one round with their next firing. Thousands of schedules say the same, so each is worked out once."""
+
+    def __init__(self, named: dict[str, NamedCalendar]) -> None:
+        self._named = named
+        self._known: dict[tuple[Any, ...], tuple[Timing, datetime | None]] = {}
+
+    def read(self, row: DictRow) -> tuple[Timing, datetime | None]:
+        """The timing of a row, and its first firing after the moment of the round."""
+        key = tuple(row[name] for name in _TIMING_COLUMNS)
+        known = self._known.get(key)
+        if known is None:
+            parsed = {**row, "spec": json.loads(row["spec"]), "exclusions": json.loads(row["exclusions"])}
+            timing = rows.timing(parsed, self._named)
+            known = self._known[key] = (timing, next_fire(timing, row["moment"]))
+        return known
+
+
+def _may_move(row: DictRow, timing: Timing) -> bool:
+    """Whether the schedule has a plan that follows its calendars."""
+    if not timing.is_recurring or row["paused"] or row["cancelled"]:
         return False
     if timing.max_firings is not None and row["fired_count"] >= timing.max_firings:
         return False
-    until, now = row["until"], row["moment"]
-    if until is not None and until <= now:
-        # Its plan has come due: what follows is planned by advancing, which reads the calendars as they are now.
-        return False
-    return bool(next_fire(timing, now) != until)
-
-
-def _until(reached: datetime | None) -> str:
-    return "infinity" if reached is None else reached.isoformat()
+    # When its plan has come due, what follows is planned by advancing, which reads the calendars as they are now.
+    return row["until"] is None or bool(row["until"] > row["moment"])
 
 
 def _mark(calendar_id: str) -> sa.Update:

@@ -60,4 +60,5 @@ async def end_waiting(
         [*HISTORY_COLUMNS, "prune_day"],
         sa.select(*(changed.get(name, gone.c[name]) for name in HISTORY_COLUMNS), day),
     )
-    return (await connection.execute(moved)).rowcount
+    # The driver does not tell how many rows such a statement has inserted.
+    return len((await connection.execute(moved.returning(execution_history.c.uid))).all())

@@ -25,6 +25,7 @@ from scheduling.storage.tables import execution_history, executions, jobs, reque
 
 _UNFINISHED = [state.value for state in UNFINISHED]
 
+
 def _has(table: sa.Table, *conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
     """Whether the job has a row of that kind: one probe of the table's index on the job.
 

@@ -89,21 +89,22 @@ async def drop_plans(connection: AsyncConnection, uid: UUID, now: datetime) -> D
     return dropped
 
 
-async def taken_ahead(
-    connection: AsyncConnection, uid: UUID, until: datetime | None, dropped: Dropped, now: datetime
-) -> frozenset[datetime]:
-    """Nominal times ahead that have their execution already, after the plans were dropped: it runs a moment early, or
-    its caller has cancelled it. They are not planned again.
-    """
-    live = await connection.scalars(
-        sa.select(executions.c.nominal_time).where(
-            executions.c.schedule_uid == uid,
-            executions.c.origin == Origin.SCHEDULED.value,
-            executions.c.nominal_time > now,
-        )
-    )
-    ended = () if until is None or until <= now or until in dropped.nominals else (until,)
-    return frozenset((*live, *ended))
+#: Nominal times ahead that have their execution already, after the plans were dropped: it runs a moment early, or a
+#: caller has cancelled it. They are not planned again. By executions_firing and execution_history_ahead.
+TAKEN_AHEAD = """
+SELECT schedule_uid, nominal_time FROM executions
+WHERE schedule_uid = ANY({uids}) AND origin = 'SCHEDULED' AND nominal_time > {now}
+UNION ALL
+SELECT schedule_uid, nominal_time FROM execution_history
+WHERE schedule_uid = ANY({uids}) AND origin = 'SCHEDULED' AND nominal_time > {now} AND finish_time < nominal_time
+"""
+
+
+async def taken_ahead(connection: AsyncConnection, uid: UUID, now: datetime) -> frozenset[datetime]:
+    """TAKEN_AHEAD of one schedule."""
+    statement = sa.text(TAKEN_AHEAD.format(uids=":uids", now=":now"))
+    found = await connection.execute(statement, {"uids": [uid], "now": now})
+    return frozenset(row[1] for row in found)
 
 
 def plans_ahead(

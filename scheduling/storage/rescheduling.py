@@ -85,7 +85,7 @@ class ReschedulingStore:
                 # Of what lies ahead nothing is accounted for any more, a last firing that was planned included, but
                 # for one that has its execution already.
                 if until is not None or dropped.nominals:
-                    taken = await taken_ahead(connection, schedule.uid, until, dropped, now)
+                    taken = await taken_ahead(connection, schedule.uid, now)
                     reached = max([now if until is None else min(until, now), *taken])
             await connection.execute(
                 schedules.update()
@@ -204,7 +204,7 @@ async def _replan(
     if until is not None:
         await write_gap(connection, uid, before, until, now, reason)
     dropped = await drop_plans(connection, uid, now)
-    taken = await taken_ahead(connection, uid, until, dropped, now)
+    taken = await taken_ahead(connection, uid, now)
     nominals: list[datetime] = []
     reached: datetime | None = None
     if (once := once_time(after)) is not None:
@@ -216,8 +216,8 @@ async def _replan(
     elif after.max_firings is None or row["fired_count"] - dropped.released < after.max_firings:
         nominals, reached = plans_ahead(after, now, taken)
     if nominals:
-        held_by = HELD_BY_PAUSE if paused else None
-        plans = [plan_record(owner, row, after, nominal, now) | {"held_by": held_by} for nominal in nominals]
+        more = {"held_by": HELD_BY_PAUSE if paused else None, "create_time": now}
+        plans = [plan_record(owner, row, after, nominal, now) | more for nominal in nominals]
         await connection.execute(executions.insert(), plans)
         await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
     await connection.execute(

@@ -11,26 +11,28 @@ from uuid import UUID
 from psycopg.rows import dict_row
 
 from scheduling.domain.accounting import Ledger
+from scheduling.domain.timing import Timing
 from scheduling.storage import rows
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.planning import calendars_of
 
 PAGE = 500
 
+# Schedules whose calendars or zone rules have just changed are left out until their plans have followed: what is stored
+# was right by the rules before.
 _SCHEDULES = f"""
 SELECT s.uid, s.job_uid, s.schedule_id, j.job_id, s.kind, s.spec, s.time_zone, s.start_time, s.end_time,
        s.max_firings, s.jitter, s.dst_policy, s.catchup_policy, s.catchup_window, s.exclusions, s.calendar_ids,
-       s.paused, s.fired_count,
-       nullif(s.evaluated_until, 'infinity') AS until, j.cancel_time,
+       s.paused, s.fired_count, nullif(s.evaluated_until, 'infinity') AS until, j.cancel_time, s.timing_time,
        greatest(s.timing_time, %(since)s::timestamptz) AS since, {NOW} AS moment
 FROM schedules s JOIN jobs j ON j.uid = s.job_uid
-WHERE s.uid > %(after)s AND s.kind NOT IN ('ONCE', 'DEPLOYMENT') ORDER BY s.uid LIMIT {PAGE}
+WHERE s.uid > %(after)s AND s.kind NOT IN ('ONCE', 'DEPLOYMENT') AND NOT s.stale ORDER BY s.uid LIMIT {PAGE}
 """
 _NOMINALS = """
-SELECT schedule_uid, nominal_time FROM executions
+SELECT schedule_uid, nominal_time, create_time, attempt > 0 AS begun FROM executions
 WHERE schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED' AND nominal_time > %(since)s
 UNION ALL
-SELECT schedule_uid, nominal_time FROM execution_history
+SELECT schedule_uid, nominal_time, create_time, true FROM execution_history
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND schedule_uid = ANY(%(uids)s::uuid[]) AND origin = 'SCHEDULED'
   AND nominal_time > %(since)s
 """
@@ -77,15 +79,22 @@ class VerifyingStore:
                 jobs = [row["job_uid"] for row in page]
                 await cursor.execute(_NOMINALS, {"uids": uids, "jobs": jobs, "since": since})
                 nominals: dict[UUID, list[datetime]] = defaultdict(list)
+                left_over: dict[UUID, set[datetime]] = defaultdict(set)
+                timing_times = {row["uid"]: row["timing_time"] for row in page}
                 for row in await cursor.fetchall():
-                    nominals[row["schedule_uid"]].append(row["nominal_time"])
+                    uid = row["schedule_uid"]
+                    nominals[uid].append(row["nominal_time"])
+                    if row["begun"] and row["create_time"] <= timing_times[uid]:
+                        left_over[uid].add(row["nominal_time"])
                 await cursor.execute(_GAPS, {"uids": uids})
                 gaps: dict[UUID, list[tuple[datetime, datetime]]] = defaultdict(list)
                 for row in await cursor.fetchall():
                     gaps[row["schedule_uid"]].append((row["from_time"], row["to_time"]))
             for row in page:
                 if row["cancel_time"] is None:
-                    yield _ledger(row, rows.timing(row, named), nominals[row["uid"]], gaps[row["uid"]]), row["moment"]
+                    uid = row["uid"]
+                    ledger = _ledger(row, rows.timing(row, named), nominals[uid], gaps[uid], left_over[uid])
+                    yield ledger, row["moment"]
             if len(page) < PAGE:
                 return
             after = uids[-1]
@@ -103,7 +112,13 @@ class VerifyingStore:
             return [f"jobs/{row[0]}/executions/e-{row[1]} {row[2]}" for row in await cursor.fetchall()]
 
 
-def _ledger(row: Any, timing: Any, nominals: list[datetime], gaps: list[tuple[datetime, datetime]]) -> Ledger:
+def _ledger(
+    row: Any,
+    timing: Timing,
+    nominals: list[datetime],
+    gaps: list[tuple[datetime, datetime]],
+    left_over: set[datetime],
+) -> Ledger:
     limit = row["max_firings"]
     return Ledger(
         name=f"jobs/{row['job_id']}/schedules/{row['schedule_id']}",
@@ -114,4 +129,5 @@ def _ledger(row: Any, timing: Any, nominals: list[datetime], gaps: list[tuple[da
         gaps=gaps,
         paused=row["paused"],
         is_spent=limit is not None and row["fired_count"] >= limit,
+        left_over=frozenset(left_over),
     )
