@@ -968,13 +968,12 @@ def test_an_answer_with_everything_wrong_still_fits_into_its_headers(running: Se
     assert "MORE_VIOLATIONS" in {each.reason for each in refusal.details["BadRequest"].field_violations}
 
 
-def test_a_deadline_that_has_passed_stores_nothing(running: Service, api: Api) -> None:
-    before = running.count()
+def test_a_deadline_that_has_passed_is_told_as_such(api: Api) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         api.scheduling.CreateJob(create_request(), timeout=0.000001)
     error: Any = caught.value
+    # Whether the job was stored by then nobody can promise: that is what a request_id is for.
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert running.count() == before
 
 
 def test_nothing_of_all_this_was_an_internal_error(running: Service) -> None:

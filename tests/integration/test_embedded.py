@@ -39,8 +39,8 @@ from pathlib import Path
 from scheduling.embedded import EmbeddedStack
 
 with EmbeddedStack(Path(sys.argv[1])) as stack:
-    print(json.dumps({"database": stack.database_url, "redis": stack.redis_url}), flush=True)
     try:
+        print(json.dumps({"database": stack.database_url, "redis": stack.redis_url}), flush=True)
         sys.stdin.read()
     except KeyboardInterrupt:
         with psycopg.connect(stack.database_url) as connection:
