@@ -1,4 +1,4 @@
-"""The target table: every method that may be scheduled, with its defaults (requirements T), in one place.
+"""The target table: every method that may be scheduled, with its defaults, in one place.
 
 A further sibling is its proto under `protos/whispr/siblings/` and its rows here; nothing else names methods. Where the
 generated code of a service lies follows from the service's name (`module_of`).

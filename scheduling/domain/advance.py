@@ -1,4 +1,4 @@
-"""Advance: which firings of a recurring schedule to plan next, and which were missed (design §5, §7). Pure."""
+"""Advance: which firings of a recurring schedule to plan next, and which were missed. Pure."""
 
 from __future__ import annotations
 

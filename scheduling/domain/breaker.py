@@ -1,4 +1,4 @@
-"""The circuit breaker of a target service: while it is down its executions wait and spend no attempts (design §5).
+"""The circuit breaker of a target service: while it is down its executions wait and spend no attempts.
 Pure.
 
 CLOSED lets everything through and counts failures in a row. OPEN holds everything but one probe at a time. The first

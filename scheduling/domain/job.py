@@ -13,7 +13,7 @@ from scheduling.domain.target import Queue, RetryPolicy
 
 
 class OverlapPolicy(StrEnum):
-    """What happens when a firing comes due while an earlier one of the same job is still open (design §7)."""
+    """What happens when a firing comes due while an earlier one of the same job is still open."""
 
     SKIP = "SKIP"
     BUFFER_ONE = "BUFFER_ONE"

@@ -1,4 +1,4 @@
-"""The limits of requirements L, and what else bounds a request. Values come from the settings."""
+"""The limits of what callers may ask for, and what else bounds a request. Values come from the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overlap of a job's executions: what happens to one that comes due while others are open (design §7)."""
+"""Overlap of a job's executions: what happens to one that comes due while others are open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer of a target means, and when to try again (design §6).
+"""What an answer of a target means, and when to try again.
 
 Codes are gRPC status code numbers, so that the rules need no gRPC.
 """

@@ -24,7 +24,7 @@ class AfterLostWorker(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how patiently an execution is attempted (design §6)."""
+    """How often and how patiently an execution is attempted."""
 
     max_attempts: int
     initial_backoff: timedelta = timedelta(minutes=1)

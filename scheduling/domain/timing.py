@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 
 
 class DstPolicy(StrEnum):
-    """What a fixed local time does on the days when clocks change (design §7)."""
+    """What a fixed local time does on the days when clocks change."""
 
     FIRE_AFTER_GAP = "FIRE_AFTER_GAP"
     SKIP_GAP = "SKIP_GAP"

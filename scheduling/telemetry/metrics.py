@@ -31,7 +31,7 @@ CODES: Final = (
 BREAKER_CLOSED, BREAKER_HALF_OPEN, BREAKER_OPEN = 0, 1, 2
 
 #: From half a millisecond, which is what a good machine does, to the 15 minutes of the alert (O3); the floors of
-#: requirements Q (5 s, 30 s, 60 s) are bounds of their own.
+#: the service levels (5 s, 30 s, 60 s) are bounds of their own.
 LATENESS_BUCKETS: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5,
     0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0,

@@ -1,4 +1,4 @@
-"""A simulated month of fifty schedules in which the scheduler is killed again and again (design §5, §6).
+"""A simulated month of fifty schedules in which the scheduler is killed again and again.
 
 A crash is an exception out of some statement, so that its transaction rolls back as it does at `kill -9`, or one right
 after a commit, before anybody was told. The dice are seeded: SCHEDULING_TEST_SEED gives another month,

@@ -1,4 +1,4 @@
-"""Outages: what each catch-up policy makes of them, exactly (design §5, §7)."""
+"""Outages: what each catch-up policy makes of them, exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each overlap policy against each origin of an execution, driven by the clock (design §7)."""
+"""Each overlap policy against each origin of an execution, driven by the clock."""
 
 from __future__ import annotations
 

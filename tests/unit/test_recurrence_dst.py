@@ -1,7 +1,7 @@
 """Clock changes: facts in tables, and every minute walked.
 
 The moments of change are those of the IANA database's files (europe, northamerica, australasia, africa, antarctica,
-southamerica); the rule is design §7, which is what cron(8) of Vixie cron says of changes below three hours.
+southamerica); the rule is ours, which is what cron(8) of Vixie cron says of changes below three hours.
 """
 
 import random

@@ -1,6 +1,6 @@
 """Rules: ascending sets of instants that can be walked both ways. Instants are microseconds since the epoch.
 
-The daylight-saving rule of design §7 lives here, in `FixedRule` and `ClockRule`.
+The daylight-saving rule lives here, in `FixedRule` and `ClockRule`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Time zones from the pinned `tzdata` wheel: never the machine's own, which may be older, newer or missing.
 
-Firing times depend on the zone rules, so every process must have the same ones (design §7). The pinned wheel gives
+Firing times depend on the zone rules, so every process must have the same ones. The pinned wheel gives
 that; `zoneinfo.ZoneInfo(name)` would prefer the operating system's files.
 """
 
