@@ -483,7 +483,9 @@ def test_a_preview_of_a_stored_schedule_is_what_it_does(database_url: str, targe
                 Cron("0 */2 * * *"), jitter=HOUR, overlap=OverlapPolicy.ALLOW_ALL, time_zone="Asia/Kathmandu",
                 exclusions=(ExcludedDates(frozenset({date(2031, 7, 2)})),),
             )  # fmt: skip
-            shown = await preview_schedule(ports, None, schedule.job_id, schedule.schedule_id, START, START + 8 * HOUR, 100)
+            shown = await preview_schedule(
+                ports, None, schedule.job_id, schedule.schedule_id, START, START + 8 * HOUR, 100
+            )
             # In steps below the minute after which a firing counts as missed.
             await line.live_through(9 * HOUR, 50 * SECOND)
             ran = await line.query("SELECT nominal_time, due_time FROM execution_history ORDER BY 1")
