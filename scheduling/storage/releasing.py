@@ -41,10 +41,11 @@ FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q
 """
 
 # What nobody started before its maximum age ends as it is found; the rest of what waits for a gate or a retry is looked
-# for by its own small index.
+# for by its own small index. A paused one-off is told by its resume.
 _EXPIRE = f"""
 WITH waiting AS (
     SELECT uid FROM executions WHERE state = 'PENDING' AND (held_by IS NOT NULL OR attempt > 0) AND expire_time <= {NOW}
+      AND held_by IS DISTINCT FROM 'PAUSED'
     ORDER BY expire_time LIMIT 1000 FOR UPDATE SKIP LOCKED
 ), queued AS (
     SELECT uid FROM executions
