@@ -23,9 +23,11 @@ $(STAMP): requirements.lock pyproject.toml
 generate: setup  ## Make generated/ from protos/
 	@$(BIN)/python protos/generate.py
 
-lock: setup  ## Renew requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra bench --no-emit-index-url \
+lock: setup  ## Renew the lock files from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url \
 	  --no-annotate --no-header pyproject.toml --output-file requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra bench --no-emit-index-url \
+	  --no-annotate --no-header pyproject.toml --output-file bench/requirements.lock
 
 check: setup  ## Formatting, lint, types, import rule, proto lint, generated drift
 	$(BIN)/ruff format --check .
