@@ -308,6 +308,7 @@ def test_texts_of_errors_arrive_whole_whatever_is_in_them() -> None:
 def test_callers_are_authenticated_by_their_metadata_but_health_is_for_everyone() -> None:
     own, caller = "spiffe://mesh/scheduling", "spiffe://mesh/me"
     authenticator = MeshIdentity(own, ("127.0.0.1",))
+    told = ("x-forwarded-client-cert", f"By={own};URI={caller}")
     forged = ("x-forwarded-client-cert", f"By={own};URI=spiffe://mesh/operator")
 
     async def scenario() -> None:
