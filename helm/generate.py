@@ -82,8 +82,8 @@ def istio_files() -> dict[Path, bytes]:
     made: dict[Path, bytes] = {}
     for template, text in rendered.items():
         folder, _, name = template.rpartition("/")
-        documents = [document for document in yaml.safe_load_all(text) if document]
-        if folder.endswith("/istio") and documents:
+        documents = [one for one in yaml.safe_load_all(text) if one] if folder.endswith("/istio") else []
+        if documents:
             made[ISTIO / name] = (HEADER + yaml.safe_dump_all(documents, sort_keys=False, width=1000)).encode()
     return made
 
