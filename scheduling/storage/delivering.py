@@ -28,8 +28,8 @@ RETURNING {CLAIM_COLUMNS}
 """
 
 # A wrong clock makes late, never early: what is not yet due by the database's own clock is refused. So is everything
-# when the lease of the worker has ended, whatever the worker itself believes. What has crashed processes is only for the
-# worker that has reserved it.
+# when the lease of the worker has ended, whatever the worker itself believes. What has crashed processes is only for
+# the worker that has reserved it.
 _CLAIM = f"""
 WITH mine AS (
     SELECT e.uid, e.job_uid, i.token
