@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate lock check test demo up bench clean
+.PHONY: help setup generate lock check test chaos demo up bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: setup  ## Formatting, lint, types, import rule, proto lint, generated dri
 
 test: setup  ## All tests, against real servers that they start themselves, on two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+chaos: setup  ## The fault matrix: breaks each part under load, three times, and judges; takes an hour and a half
+	@$(BIN)/python -m tests.chaos --runs 3
 
 demo: setup  ## The main job for real: a load through the public API, and a verdict
 	@$(BIN)/python -m scheduling.demo
