@@ -8,7 +8,6 @@ import http.client
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +16,7 @@ from tests.support.mesh import istio
 from tests.support.mesh.certificates import Authority, SecretFiles, spiffe
 from tests.support.mesh.envoy import Envoy
 from tests.support.mesh.istio import Workload
-from tests.support.mesh.sidecar import Inbound, sidecar
+from tests.support.mesh.sidecar import Inbound, configuration
 from tests.support.service import PATIENCE
 
 ALLOWED, DENIED, CUT_OFF = 200, 403, "cut off"
@@ -285,15 +284,14 @@ def gate(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """One Envoy with a listener for each example, which answers 200 to what gets through."""
     folder = tmp_path_factory.mktemp("examples")
     secrets = SecretFiles(folder / "httpbin", authority.issue(spiffe("httpbin", namespace="foo")), authority.root)
-    config: dict[str, Any] = {}
-    for example in EXAMPLES:
-        mesh = istio.read([each for each in yaml.safe_load_all(example.resources) if each])
-        made = sidecar(mesh, [Inbound(example.name, example.workload, example.port, secrets, is_grpc=False)])
-        if config:
-            config["static_resources"]["listeners"] += made["static_resources"]["listeners"]
-        else:
-            config = made
-    with Envoy(config, folder, "examples") as envoy:
+    parts = [
+        (
+            istio.read([each for each in yaml.safe_load_all(example.resources) if each]),
+            [Inbound(example.name, example.workload, example.port, secrets, is_grpc=False)],
+        )
+        for example in EXAMPLES
+    ]
+    with Envoy(configuration(parts), folder, "examples") as envoy:
         yield envoy.wait_ready()
 
 

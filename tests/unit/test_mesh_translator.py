@@ -63,6 +63,7 @@ metadata: {name: user, namespace: whispr}
 spec:
   host: user-service
   exportTo: ["."]
+  workloadSelector: {matchLabels: {app: scheduling}}
   trafficPolicy:
     loadBalancer: {simple: ROUND_ROBIN}
     tls: {mode: ISTIO_MUTUAL}
@@ -92,6 +93,7 @@ spec:
       uri: {prefix: /user.UserService/Get}
       method: {exact: POST}
       headers: {x-a: {regex: "b.*"}}
+      sourceLabels: {app: scheduling}
     route: [{destination: {host: user-service, port: {number: 50051}}, weight: 100}]
     timeout: 1.5s
     retries: {attempts: 3, perTryTimeout: 500ms, retryOn: unavailable}
@@ -172,7 +174,7 @@ def test_everything_that_is_understood_is_read() -> None:
 
 
 def test_a_destination_rule_becomes_a_cluster() -> None:
-    policy = istio.read(resources()).traffic_policy(HOST, 50051)
+    policy = istio.read(resources()).traffic_policy(HOST, 50051, US)
     assert policy.tls == "ISTIO_MUTUAL"
     assert policy.cluster["connect_timeout"] == "2s"
     assert policy.cluster["lb_policy"] == "ROUND_ROBIN"
@@ -207,13 +209,13 @@ def test_a_destination_rule_becomes_a_cluster() -> None:
 
 
 def test_the_settings_of_a_port_stand_in_place_of_the_hosts() -> None:
-    policy = istio.read(resources()).traffic_policy(HOST, 8080)
+    policy = istio.read(resources()).traffic_policy(HOST, 8080, US)
     assert policy.tls == "DISABLE"
     assert policy.cluster["circuit_breakers"]["thresholds"][0]["max_connections"] == UNBOUNDED
 
 
 def test_routes_keep_their_order_and_say_what_is_retried() -> None:
-    reads, rest = istio.read(resources()).routes(HOST)
+    reads, rest = istio.read(resources()).routes(HOST, US)
     assert reads.match["prefix"] == "/user.UserService/Get"
     assert reads.action["timeout"] == "1.5s"
     assert reads.action["retry_policy"]["num_retries"] == 3
@@ -222,11 +224,18 @@ def test_routes_keep_their_order_and_say_what_is_retried() -> None:
     assert "retry_policy" not in rest.action
 
 
+def test_rules_and_routes_for_certain_clients_are_not_for_others() -> None:
+    mesh = istio.read(resources())
+    other = Workload("x", {"app": "other"})
+    assert "outlier_detection" not in mesh.traffic_policy(HOST, 50051, other).cluster
+    assert [route.match for route in mesh.routes(HOST, other)] == [{"prefix": "/"}]
+
+
 def test_a_host_nobody_speaks_of_is_retried_as_istio_does() -> None:
     mesh = read("")
-    (route,) = mesh.routes("other.whispr.svc.cluster.local")
+    (route,) = mesh.routes("other.whispr.svc.cluster.local", US)
     assert route.action["retry_policy"] == DEFAULT_RETRIES
-    assert mesh.traffic_policy("other.whispr.svc.cluster.local", 1).tls == "ISTIO_MUTUAL"
+    assert mesh.traffic_policy("other.whispr.svc.cluster.local", 1, US).tls == "ISTIO_MUTUAL"
 
 
 def test_merging_is_deep_and_appends_to_lists() -> None:
@@ -240,7 +249,16 @@ def test_merging_is_deep_and_appends_to_lists() -> None:
 def _mappings(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where mappings lie whose keys are fields, not names of the author's own."""
     if isinstance(value, dict):
-        if not path or path[-1] not in ("matchLabels", "labels", "set", "add", "portLevelMtls", "value", "metadata"):
+        if not path or path[-1] not in (
+            "matchLabels",
+            "sourceLabels",
+            "labels",
+            "set",
+            "add",
+            "portLevelMtls",
+            "value",
+            "metadata",
+        ):
             yield path
         if path and path[-1] in ("value", "metadata"):
             return

@@ -69,6 +69,14 @@ class _PeerAuthentication:
 
 
 @dataclass(frozen=True, slots=True)
+class _DestinationRule:
+    host: str
+    clients: Where
+    policy: TrafficPolicy
+    ports: Mapping[int, TrafficPolicy]
+
+
+@dataclass(frozen=True, slots=True)
 class FilterPatch:
     """A patch of an EnvoyFilter: an HTTP filter to insert, or fields to merge into routes or virtual hosts."""
 
@@ -78,6 +86,7 @@ class FilterPatch:
     port: int | None
     operation: str
     value: Json
+    priority: int = 0
 
 
 @dataclass(slots=True)
@@ -89,7 +98,7 @@ class Mesh:
     access_logs: list[Where] = field(default_factory=list)
     _authentications: list[_PeerAuthentication] = field(default_factory=list)
     _policies: list[tuple[Where, authorization.Policy]] = field(default_factory=list)
-    _rules: dict[str, tuple[TrafficPolicy, dict[int, TrafficPolicy]]] = field(default_factory=dict)
+    _rules: list[_DestinationRule] = field(default_factory=list)
     _routes: dict[str, list[Route]] = field(default_factory=dict)
 
     def mode(self, workload: Workload, port: int) -> Mode:
@@ -111,20 +120,20 @@ class Mesh:
         """Whether any ALLOW policy applies, so that what none allows is refused."""
         return any(policy.action == "ALLOW" for where, policy in self._policies if where.covers(workload))
 
-    def traffic_policy(self, host: str, port: int) -> TrafficPolicy:
-        """How a host is called."""
-        found = self._rules.get(host)
+    def traffic_policy(self, host: str, port: int, client: Workload) -> TrafficPolicy:
+        """How a client calls a host: by the rule that names the client's labels, else by the host's."""
+        near = [rule for rule in self._rules if rule.host == host and rule.clients.covers(client)]
+        found = max(near, key=lambda rule: rule.clients.rank, default=None)
         if found is None:
             return read_traffic_policy(None)
-        return found[1].get(port, found[0])
+        return found.ports.get(port, found.policy)
 
-    def routes(self, host: str) -> list[Route]:
-        """How requests to a host are routed."""
-        return self._routes.get(host) or [default_route(host)]
-
-    def has_routes(self, host: str) -> bool:
-        """Whether a VirtualService speaks of the host."""
-        return host in self._routes
+    def routes(self, host: str, client: Workload) -> list[Route]:
+        """How a client's requests to a host are routed."""
+        routes = self._routes.get(host)
+        if routes is None:
+            return [default_route(host)]
+        return [route for route in routes if route.sources.items() <= client.labels.items()]
 
     def http_filters(self, workload: Workload, context: str, port: int) -> tuple[list[Json], list[Json]]:
         """The HTTP filters that patches put before all others, and right before the router."""
@@ -209,7 +218,13 @@ def _authorization_policy(mesh: Mesh, name: str, namespace: str, spec: Fields) -
 
 def _destination_rule(mesh: Mesh, name: str, namespace: str, spec: Fields) -> None:
     host = full_host(spec.text("host") or "", namespace)
+    # Exported to all namespaces or to its own: everybody here is in one.
     _everywhere_or_here(spec)
+    selector = spec.part("workloadSelector")
+    clients = Where(ROOT_NAMESPACE, {})
+    if selector is not None:
+        with selector:
+            clients = Where(namespace, selector.labels("matchLabels"))
     policy = spec.part("trafficPolicy")
     ports: dict[int, TrafficPolicy] = {}
     for entry in (policy.parts("portLevelSettings") if policy else None) or ():
@@ -220,9 +235,9 @@ def _destination_rule(mesh: Mesh, name: str, namespace: str, spec: Fields) -> No
             port = number.number("number")
         # What a port's settings leave out is the default, not what the policy around them says.
         ports[port or 0] = read_traffic_policy(entry)
-    if host in mesh._rules:
+    if any(rule.host == host and rule.clients == clients for rule in mesh._rules):
         raise Untranslatable(f"{spec.path}: a second rule for {host}")
-    mesh._rules[host] = (read_traffic_policy(policy), ports)
+    mesh._rules.append(_DestinationRule(host, clients, read_traffic_policy(policy), ports))
 
 
 def _virtual_service(mesh: Mesh, name: str, namespace: str, spec: Fields) -> None:
@@ -244,6 +259,7 @@ def _virtual_service(mesh: Mesh, name: str, namespace: str, spec: Fields) -> Non
                 tuple((full_host(to, namespace), weight) for to, weight in route.destinations),
                 route.action,
                 route.headers,
+                route.sources,
             )
             for route in routes
         ]
@@ -261,7 +277,7 @@ def _envoy_filter(mesh: Mesh, name: str, namespace: str, spec: Fields) -> None:
     if selector is not None:
         with selector:
             labels = selector.labels("labels")
-    spec.number("priority")
+    priority = spec.number("priority") or 0
     for entry in spec.parts("configPatches") or ():
         with entry:
             apply_to = entry.text("applyTo", "HTTP_FILTER", "VIRTUAL_HOST", "HTTP_ROUTE") or ""
@@ -280,7 +296,10 @@ def _envoy_filter(mesh: Mesh, name: str, namespace: str, spec: Fields) -> None:
             value = patch.raw("value")
         if not operation or not isinstance(value, dict):
             raise Untranslatable(f"{patch.path}: needs an operation and a value")
-        mesh.patches.append(FilterPatch(Where(namespace, labels), apply_to, context, port, operation, value))
+        where = Where(namespace, labels)
+        mesh.patches.append(FilterPatch(where, apply_to, context, port, operation, value, priority))
+    # Those of one priority keep their order.
+    mesh.patches.sort(key=lambda each: each.priority)
 
 
 def _listener_port(listener: Fields | None) -> int | None:

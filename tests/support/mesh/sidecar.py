@@ -17,13 +17,15 @@ from typing import Any
 from tests.support.mesh.certificates import TRUST_DOMAIN, SecretFiles, spiffe
 from tests.support.mesh.fields import Untranslatable
 from tests.support.mesh.istio import Mesh, Mode, Workload
-from tests.support.mesh.traffic import Route, TrafficPolicy
+from tests.support.mesh.traffic import UNTIMED, Route, TrafficPolicy
 
 Json = dict[str, Any]
 Address = tuple[str, int]
 _TYPES = "type.googleapis.com/envoy."
 _HCM = f"{_TYPES}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+#: Where an inbound sidecar's connections to its app come from.
+SIDECAR = "127.0.0.6"
 #: One line for each request: what became of it, by whose doing, and what the app never sees of it.
 _LOG_FORMAT = {
     "path": "%REQ(:PATH)%",
@@ -91,18 +93,20 @@ class Config:
         }
 
 
-def sidecar(mesh: Mesh, ports: Iterable[Inbound | Outbound], access_log: Path | None = None) -> Json:
-    """The configuration of one Envoy that has all these ports, though they may belong to several workloads.
+def configuration(parts: Iterable[tuple[Mesh, Iterable[Inbound | Outbound]]], access_log: Path | None = None) -> Json:
+    """The configuration of one Envoy that has all these ports, though they may belong to several workloads and be told
+    of by different resources.
 
     It logs accesses to `access_log` for workloads of which a Telemetry resource says so.
     """
     config = Config()
-    for port in ports:
-        logs = access_log if any(where.covers(port.workload) for where in mesh.access_logs) else None
-        if isinstance(port, Inbound):
-            _add_inbound(config, mesh, port, logs)
-        else:
-            _add_outbound(config, mesh, port, logs)
+    for mesh, ports in parts:
+        for port in ports:
+            logs = access_log if any(where.covers(port.workload) for where in mesh.access_logs) else None
+            if isinstance(port, Inbound):
+                _add_inbound(config, mesh, port, logs)
+            else:
+                _add_outbound(config, mesh, port, logs)
     return config.envoy()
 
 
@@ -112,8 +116,11 @@ def _add_inbound(config: Config, mesh: Mesh, port: Inbound, logs: Path | None) -
         route: Json = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
     else:
         cluster = f"inbound|{port.port}||{port.name}"
-        config.clusters[cluster] = _cluster(cluster, [port.app], TrafficPolicy("DISABLE"), is_http2=port.is_grpc)
-        route = {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s", "max_grpc_timeout": "0s"}}
+        made = _cluster(cluster, [port.app], TrafficPolicy("DISABLE"), is_http2=port.is_grpc)
+        # From here the app knows that a connection is its sidecar's.
+        made["upstream_bind_config"] = {"source_address": {"address": SIDECAR, "port_value": 0}}
+        config.clusters[cluster] = made
+        route = {"match": {"prefix": "/"}, "route": {"cluster": cluster, **UNTIMED}}
     host = {"name": f"inbound|http|{port.port}", "domains": ["*"], "routes": [route]}
     first, last = mesh.http_filters(port.workload, "SIDECAR_INBOUND", port.port)
     manager = _manager(
@@ -158,11 +165,11 @@ def _add_inbound(config: Config, mesh: Mesh, port: Inbound, logs: Path | None) -
 
 def _add_outbound(config: Config, mesh: Mesh, port: Outbound, logs: Path | None) -> None:
     routes = []
-    for route in mesh.routes(port.host):
+    for route in mesh.routes(port.host, port.workload):
         if any(host != port.host for host, _ in route.destinations):
             raise Untranslatable(f"{port.host}: routes to another host")
         routes.append(_route(route, f"outbound|{port.port}||{port.name}"))
-    policy = mesh.traffic_policy(port.host, port.port)
+    policy = mesh.traffic_policy(port.host, port.port, port.workload)
     cluster = f"outbound|{port.port}||{port.name}"
     made = _cluster(cluster, port.endpoints, policy, is_http2=True)
     if policy.tls == "ISTIO_MUTUAL" and port.proof is not Proof.PLAINTEXT:

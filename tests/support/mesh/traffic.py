@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,8 @@ DEFAULT_RETRIES: Json = {
     ],
     "host_selection_retry_max_attempts": 5,
 }
+#: A route without a timeout, which leaves the caller's own deadline (grpc-timeout) in force.
+UNTIMED: Json = {"timeout": "0s", "max_stream_duration": {"max_stream_duration": "0s", "grpc_timeout_header_max": "0s"}}
 _BALANCERS = {"ROUND_ROBIN": "ROUND_ROBIN", "LEAST_REQUEST": "LEAST_REQUEST", "RANDOM": "RANDOM"}
 _TLS_MODES = ("ISTIO_MUTUAL", "DISABLE")
 
@@ -135,18 +138,21 @@ def _outliers(outliers: Fields, cluster: Json) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route of a VirtualService: which requests, to which hosts with which weights, and Envoy's action for it."""
+    """One route of a VirtualService: which requests, to which hosts with which weights, and Envoy's action for it.
+
+    It is for clients with the labels `sources` only.
+    """
 
     match: Json
     destinations: tuple[tuple[str, int], ...]
     action: Json
     headers: Json
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def default_route(host: str) -> Route:
     """What Istio does without a VirtualService: no timeout, and its own retries."""
-    action = {"timeout": "0s", "max_grpc_timeout": "0s", "retry_policy": DEFAULT_RETRIES}
-    return Route({"prefix": "/"}, ((host, 1),), action, {})
+    return Route({"prefix": "/"}, ((host, 1),), {**UNTIMED, "retry_policy": DEFAULT_RETRIES}, {})
 
 
 def read_routes(routes: list[Fields]) -> list[Route]:
@@ -157,18 +163,18 @@ def read_routes(routes: list[Fields]) -> list[Route]:
 def _read_route(http: Fields) -> list[Route]:
     with http:
         http.text("name")
-        matches = [_match(each) for each in http.parts("match") or ()] or [{"prefix": "/"}]
+        matches = [_match(each) for each in http.parts("match") or ()] or [({"prefix": "/"}, {})]
         destinations = [_destination(each) for each in http.parts("route") or ()]
         timeout, retries, headers = http.duration("timeout") or "0s", http.part("retries"), http.part("headers")
     if not destinations:
         raise Untranslatable(f"{http.path}: has no route")
-    # A caller's own deadline (grpc-timeout) holds, as far as the route's timeout does not end it earlier.
+    # A caller's own deadline (grpc-timeout) stands in place of the route's timeout, which bounds it.
     action: Json = {"timeout": timeout, "max_grpc_timeout": timeout}
     policy = DEFAULT_RETRIES if retries is None else _retries(retries)
     if policy is not None:
         action["retry_policy"] = policy
     changes = _headers(headers) if headers is not None else {}
-    return [Route(match, tuple(destinations), action, changes) for match in matches]
+    return [Route(match, tuple(destinations), action, changes, sources) for match, sources in matches]
 
 
 def _destination(entry: Fields) -> tuple[str, int]:
@@ -186,9 +192,10 @@ def _destination(entry: Fields) -> tuple[str, int]:
     return host, 1 if weight is None else weight
 
 
-def _match(entry: Fields) -> Json:
+def _match(entry: Fields) -> tuple[Json, dict[str, str]]:
     with entry:
         entry.text("name")
+        sources = entry.labels("sourceLabels")
         uri, headers, method = entry.part("uri"), entry.raw("headers"), entry.part("method")
     made: Json = {"prefix": "/"}
     if uri is not None:
@@ -205,7 +212,7 @@ def _match(entry: Fields) -> Json:
                 raise Untranslatable(f"{entry.path}.headers.{name}: no translation for presence alone")
             kind, value = _string(part)
             conditions.append({"name": name, "string_match": _string_match(kind, value)})
-    return made | ({"headers": conditions} if conditions else {})
+    return made | ({"headers": conditions} if conditions else {}), sources
 
 
 def _string(part: Fields) -> tuple[str, str]:
