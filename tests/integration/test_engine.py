@@ -158,6 +158,30 @@ def test_calls_that_exhaust_their_attempts_end_in_failed_with_their_errors(datab
     run(scenario())
 
 
+@pytest.mark.parametrize(("unsent", "is_failure"), [("POOL_OVERFLOW", False), ("NOT_CONNECTED", True)])
+def test_a_call_that_the_sidecar_never_sent_is_made_again_and_counts_for_nothing(
+    database_url: str, unsent: str, is_failure: bool
+) -> None:
+    async def scenario() -> None:
+        caller = answering(*[Answer(Code.UNAVAILABLE, "local", unsent=unsent)] * 2, OK)
+        async with open_stores(database_url, FlowingClock()) as stores, EngineProcess(stores, caller) as worker:
+            uid = await stores.one_off(job_id="job", policy=RetryPolicy(1, timedelta(milliseconds=1)))
+            for attempt in (1, 2, 3):
+                await stores.release()
+                await worker.hand_over(uid)
+                await worker.witness.until_recorded(attempt)
+                # A full pool is no sign that the target is down; nobody to connect to is.
+                fed = await stores.query("SELECT failures FROM breakers")
+                assert attempt == 3 or [row["failures"] for row in fed] == [attempt] * is_failure
+                stores.clock.advance(1.01)
+            found = await stores.read("job", uid)
+            assert (found.state, found.attempt) == (State.SUCCEEDED, 3)
+            told = [(attempt.counted, attempt.reason) for attempt in found.attempts]
+            assert told == [(False, unsent), (False, unsent), (True, "")]
+
+    run(scenario())
+
+
 def test_no_more_calls_are_under_way_than_a_queue_has_slots(database_url: str) -> None:
     async def scenario() -> None:
         caller = RecordingCaller()
