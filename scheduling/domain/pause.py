@@ -30,3 +30,14 @@ class Pause:
     principal: str
     note: str
     time: datetime
+
+    @property
+    def resource(self) -> str:
+        """Its resource name: `service`, `queues/{queue}`, `targets/{target}`."""
+        match self.scope:
+            case Scope.SERVICE:
+                return "service"
+            case Scope.QUEUE:
+                return f"queues/{self.name.lower()}"
+            case Scope.TARGET:
+                return f"targets/{self.name.replace('/', '.')}"
