@@ -160,7 +160,7 @@ def test_a_worker_that_is_not_enabled_starts_the_service_paused(
         assert status.pauses[0].note == "SCHEDULING_ENABLED is false"
         job = made.api.create(schedule=after())
         assert made.api.wait(job.name, "PENDING").state == Execution.PENDING
-        operations.ResumeService(ResumeServiceRequest())
+        made.api.operations.ResumeService(ResumeServiceRequest())
         made.api.wait(job.name)
 
 
