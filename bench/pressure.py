@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep  # noqa: TID251 - a benchmark waits for real processes
+from time import monotonic, sleep
 from typing import Any
 
 import click
