@@ -1,4 +1,4 @@
-"""Release from a backlog: `python -m bench.release [--count 100000]`.
+"""Release from a backlog, messages included.
 
 One scheduler actor's work in this process, over an embedded PostgreSQL and Valkey: due executions of a thousand owners
 are released round by round, and their ids sent to the delivery queues. What is queued is taken out between the rounds,
@@ -8,19 +8,17 @@ outside of the measured time, as workers would.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 from uuid import UUID
 
-import click
 import psycopg
 
+from bench.case import Measured, Say, Size
 from scheduling.app import SystemClock, build_targets, gate_limits_of
 from scheduling.dispatch.broker import Transport
 from scheduling.embedded.stack import EmbeddedStack
@@ -29,7 +27,11 @@ from scheduling.storage.database import Database
 from scheduling.storage.migrate import migrate
 from scheduling.storage.releasing import ReleasingStore
 
+ABOUT = "release by one scheduler actor, from a backlog, messages included"
+FULL_ONLY = False
+
 OWNERS = 1000
+ONE_OFFS, FIRINGS = 100_000, 20_000
 AHEAD = timedelta(seconds=1)
 
 _JOBS = """
@@ -55,14 +57,14 @@ FROM jobs j LEFT JOIN schedules s ON s.job_uid = j.uid,
 """
 
 
-def backend_seconds(pid: int) -> float:
+def _backend_seconds(pid: int) -> float:
     """Processor seconds of a PostgreSQL backend."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(url: str, redis_url: str, count: int, *, recurring: bool) -> dict[str, float]:
-    """Releases `count` due executions; executions a second, and microseconds of processor time for each."""
+async def _release(stack: EmbeddedStack, count: int, name: str, *, recurring: bool) -> dict[str, float]:
+    url = stack.database_url
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("TRUNCATE jobs, schedules, executions")
         connection.execute(_JOBS, (OWNERS, count))
@@ -70,16 +72,16 @@ async def measure(url: str, redis_url: str, count: int, *, recurring: bool) -> d
         connection.execute(_EXECUTIONS)
         connection.execute("VACUUM ANALYZE")
     clock, settings = SystemClock(), load_settings({})
-    transport = Transport(redis_url, environment="bench", timeout=timedelta(seconds=1), clock=clock)
+    transport = Transport(stack.redis_url, environment="bench", timeout=timedelta(seconds=1), clock=clock)
     seconds = own = backend = 0.0
-    released = rounds = 0
+    released = 0
     slowest = 0.0
     async with Database(url, application="bench", size=1) as database:
         store = ReleasingStore(database, limits=gate_limits_of(settings, build_targets(settings)))
         async with database.hot() as connection:
             pid = connection.info.backend_pid
         while released < count:
-            before, own_before, backend_before = perf_counter(), sum(os.times()[:2]), backend_seconds(pid)
+            before, own_before, backend_before = perf_counter(), sum(os.times()[:2]), _backend_seconds(pid)
             result = await store.release(AHEAD)
             for queue, items in result.by_queue.items():
                 await transport.send(queue, items)
@@ -87,19 +89,17 @@ async def measure(url: str, redis_url: str, count: int, *, recurring: bool) -> d
             seconds += took
             slowest = max(slowest, took)
             own += sum(os.times()[:2]) - own_before
-            backend += backend_seconds(pid) - backend_before
+            backend += _backend_seconds(pid) - backend_before
             released += result.count
-            rounds += 1
             if result.count == 0:
                 raise RuntimeError(f"nothing was released after {released}: {result}")
             await _take(url, [uid for items in result.by_queue.values() for uid, _ in items])
     await transport.stop()
     return {
-        "per_s": round(released / seconds),
-        "own_us": round(own / released * 1e6, 1),
-        "postgres_us": round(backend / released * 1e6, 1),
-        "rounds": rounds,
-        "slowest_round_ms": round(slowest * 1000, 1),
+        f"{name}_per_s": round(released / seconds),
+        f"{name}_own_us": round(own / released * 1e6, 1),
+        f"{name}_postgres_us": round(backend / released * 1e6, 1),
+        f"{name}_slowest_round_ms": round(slowest * 1000, 1),
     }
 
 
@@ -108,25 +108,17 @@ async def _take(url: str, uids: Sequence[UUID]) -> None:
         await connection.execute("DELETE FROM executions WHERE uid = ANY(%s)", (list(uids),))
 
 
-@click.command()
-@click.option("--count", default=100_000, help="Due executions.")
-@click.option("--recurring-count", default=20_000, help="Due executions of recurring schedules; 0 leaves them out.")
-def main(count: int, recurring_count: int) -> None:
-    """Release speed for one-offs and for firings of recurring schedules."""
-    results: dict[str, Any] = {}
+def measure(size: Size, say: Say) -> Measured:
+    """One run: one-offs, and firings of recurring schedules."""
     with tempfile.TemporaryDirectory(prefix="whispr-bench-") as folder:
         stack = EmbeddedStack(Path(folder))
         stack.start()
         try:
             migrate(stack.database_url)
-            results["release"] = asyncio.run(measure(stack.database_url, stack.redis_url, count, recurring=False))
-            if recurring_count:
-                found = asyncio.run(measure(stack.database_url, stack.redis_url, recurring_count, recurring=True))
-                results["release_recurring"] = found
+            say("releasing one-offs ...")
+            values = asyncio.run(_release(stack, size.of(ONE_OFFS), "release", recurring=False))
+            say("releasing firings of recurring schedules ...")
+            values |= asyncio.run(_release(stack, size.of(FIRINGS), "release_recurring", recurring=True))
         finally:
             stack.stop()
-    click.echo(json.dumps(results, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    return Measured(values)
