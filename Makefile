@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate lock check test demo up bench clean
+.PHONY: help setup generate lock check test chaos demo up bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ check: setup  ## Formatting, lint, types, import rule, proto lint, generated dri
 test: setup  ## All tests, against real servers that they start themselves, on several processes
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder || \
 	  { echo "Once more what failed, by itself:"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+
+chaos: setup  ## The fault matrix: breaks each part under load, three times, and judges; takes an hour and a half
+	@$(BIN)/python -m tests.chaos --runs 3
 
 demo: setup  ## The main job for real: a load through the public API, and a verdict
 	@$(BIN)/python -m scheduling.demo
