@@ -20,7 +20,11 @@ HALVES = {
     "an active recurring schedule without a plan": (
         "SELECT s.uid FROM schedules s JOIN jobs j ON j.uid = s.job_uid WHERE s.evaluated_until < 'infinity' "
         "AND NOT s.paused AND j.cancel_time IS NULL AND s.evaluated_until > now() + interval '1 minute' "
-        "AND NOT EXISTS (SELECT FROM executions e WHERE e.schedule_uid = s.uid AND e.state = 'PENDING')"
+        # A caller may have cancelled it: then it is in the history.
+        "AND NOT EXISTS (SELECT FROM executions e "
+        "WHERE e.schedule_uid = s.uid AND e.nominal_time >= s.evaluated_until) "
+        "AND NOT EXISTS (SELECT FROM execution_history e "
+        "WHERE e.schedule_uid = s.uid AND e.nominal_time >= s.evaluated_until)"
     ),
     "one firing twice": (
         "SELECT schedule_uid, nominal_time FROM (SELECT schedule_uid, nominal_time, origin FROM executions UNION ALL "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from google.api import field_behavior_pb2, resource_pb2
 from google.protobuf import message_factory
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
@@ -60,7 +61,7 @@ class Writer:
             return BatchCreateJobsRequest(requests=asked, request_id=self._maybe(f"b-{self._chance.randrange(10**6)}"))
         if path == PREVIEW and self._chance.random() < 0.7:
             return PreviewScheduleRequest(schedule=self.schedule(), page_size=self._chance.choice((0, 1, 10, 100)))
-        return self.random(METHODS[path].input_type, sanity=0.9)
+        return self.random(METHODS[path].input_type, sanity=1.0)
 
     def creation(self) -> CreateJobRequest:
         """A job with its first schedule, of any kind."""
@@ -106,7 +107,7 @@ class Writer:
         elif kind == 3:
             schedule.interval.every.FromTimedelta(timedelta(seconds=chance.choice((1, 60, 3600, 86_400))))
         elif kind == 4:
-            schedule.calendar.frequency = chance.choice(list(CalendarSpec.Frequency.values()))
+            schedule.calendar.frequency = cast("CalendarSpec.Frequency", chance.choice((1, 2, 3, 4)))
             schedule.calendar.times.add(hours=chance.randrange(24))
         else:
             schedule.union.specs.add().cron.expression = chance.choice(CRONS)
@@ -119,7 +120,9 @@ class Writer:
         if depth > DEEPEST:
             return message
         for field in descriptor.fields:
-            keep = 0.85 if field.name in ("name", "parent", "filter", "owner") else 1.0 - sanity * 0.75
+            behaviour = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+            is_asked = bool({field_behavior_pb2.REQUIRED, field_behavior_pb2.IDENTIFIER}.intersection(behaviour))
+            keep = 1 - 0.1 * (1 - sanity) if is_asked else 1.0 - sanity * 0.85
             if self._chance.random() > keep:
                 continue
             if field.is_repeated:
@@ -127,7 +130,7 @@ class Writer:
             elif field.message_type is not None:
                 getattr(message, field.name).CopyFrom(self._message(field.message_type, sanity, depth))
             else:
-                self._set(message, field)
+                setattr(message, field.name, self._scalar(field, sanity))
         return message
 
     def _message(self, descriptor: Descriptor, sanity: float, depth: int) -> Message:
@@ -182,13 +185,14 @@ class Writer:
                 values.append(self._message(entry, sanity, depth))
         else:
             for _ in range(count):
-                values.append(self._scalar(field))
+                values.append(self._scalar(field, sanity))
 
-    def _set(self, message: Message, field: FieldDescriptor) -> None:
-        setattr(message, field.name, self._scalar(field))
-
-    def _scalar(self, field: FieldDescriptor) -> Any:
+    def _scalar(self, field: FieldDescriptor, sanity: float) -> Any:
         chance = self._chance
+        reference = field.GetOptions().Extensions[resource_pb2.resource_reference]
+        kind = (reference.type or reference.child_type).rpartition("/")[2].lower() + "s"
+        if kind != "s" and chance.random() < sanity:
+            return self._known.any("jobs" if reference.child_type else kind, chance)
         if field.type == FieldDescriptor.TYPE_STRING:
             return text(chance, field.name, self._known)
         if field.type == FieldDescriptor.TYPE_BYTES:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,4 +92,19 @@ async def _run(made: Service, count: int, seed: int, told: Callable[[Report], No
     elif not await asyncio.to_thread(eventually, made.api.is_serving, bool):
         report.unhealthy = "the server does not serve any more"
     report.halves = stored_halves(made.query, report.tally.probes)
+    verified = await asyncio.to_thread(_verify, made)
+    if verified.returncode != 0:
+        report.halves.append(f"verify: {verified.stdout[-1000:]}{verified.stderr[-1000:]}")
     return report
+
+
+def _verify(made: Service) -> subprocess.CompletedProcess[str]:
+    """What `scheduling verify` says of the database."""
+    return subprocess.run(
+        [sys.executable, "-m", "scheduling", "verify"],
+        env=made.env,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
