@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from scheduling.domain.job import Creation, Job
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.calendars import CalendarStore
+from scheduling.storage.controls import ControlStore
 from scheduling.storage.creation import Creator
 from scheduling.storage.database import Database
 from scheduling.storage.executions import ExecutionStore
@@ -21,7 +22,7 @@ BYTES_PER_JOB = 16 * 1024
 
 
 class PostgresStore(
-    JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore
+    JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore, ControlStore
 ):
     """Implements `operations.ports.Store` on PostgreSQL."""
 
