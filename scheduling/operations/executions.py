@@ -11,10 +11,12 @@ from scheduling.domain.errors import InvalidRequest, NotFound, WrongState, inval
 from scheduling.domain.execution import Execution, Origin
 from scheduling.domain.filters import INTEGER, STRING, TIMESTAMP, Expression, enum_of, parse_filter
 from scheduling.domain.ids import parse_execution_id
+from scheduling.domain.job import JobState
 from scheduling.domain.lifecycle import State
 from scheduling.domain.paging import PageToken
 from scheduling.domain.target import Queue
-from scheduling.operations.drafts import ListQuery
+from scheduling.operations import repeats
+from scheduling.operations.drafts import ListQuery, Repeat
 from scheduling.operations.jobs import get_job
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import Page, Ports
@@ -97,6 +99,30 @@ async def cancel_execution(ports: Ports, job_id: str, execution_id: str) -> Exec
     if after.state in (State.SUCCEEDED, State.FAILED, State.SKIPPED):
         raise WrongState(
             f"{after.name} has ended already: it is {after.state}", subject=after.name, reason="ALREADY_ENDED"
+        )
+    return after
+
+
+async def retry_execution(ports: Ports, principal: str, job_id: str, execution_id: str, repeat: Repeat) -> Execution:
+    """Redrives a dead letter. Raises NotFound, WrongState (not FAILED, or of a cancelled job), AlreadyExists."""
+    execution = await get_execution(ports, job_id, execution_id)
+    if await repeats.find_answer(ports, principal, repeat) is not None:
+        return execution
+    moved = await ports.store.redrive(execution.uid, principal, repeat.request_id, repeat.digest)
+    after = await get_execution(ports, job_id, execution_id)
+    # The same call may have been made twice at once: the other one has moved it.
+    if not moved and await repeats.find_answer(ports, principal, repeat) is None:
+        job = await get_job(ports, job_id, with_payload=False)
+        if after.state is State.FAILED and job.state is JobState.CANCELLED:
+            raise WrongState(
+                f"{job.name} is CANCELLED, and its executions are not tried again; create another job",
+                subject=job.name,
+                reason="JOB_CANCELLED",
+            )
+        raise WrongState(
+            f"{after.name} is {after.state}; only what has FAILED can be tried again",
+            subject=after.name,
+            reason="NOT_FAILED",
         )
     return after
 

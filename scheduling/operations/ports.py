@@ -277,6 +277,13 @@ class Store(Protocol):
         """Ends a waiting execution, or asks the worker of a running one to stop. One that has ended is left alone."""
         ...
 
+    async def redrive(self, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
+        """FAILED → PENDING, due now, with new attempts and a new maximum age; takes the request_id with it.
+
+        False if it is not FAILED, or its job is cancelled or gone. Raises AlreadyExists (request_id of another call).
+        """
+        ...
+
     async def read_open(
         self, job_id: str | None, filter_: Expression | None, *, after: UUID | None, with_payload: bool, limit: int
     ) -> tuple[Sequence[Execution], datetime]:

@@ -44,6 +44,7 @@ from whispr.scheduling.v1.scheduling_service_pb2 import (
     PreviewScheduleRequest,
     PreviewScheduleResponse,
     ResumeScheduleRequest,
+    RetryExecutionRequest,
     RunJobRequest,
     ScheduleJobRequest,
     UpdateCalendarRequest,
@@ -202,6 +203,10 @@ class SchedulingServicer(stubs.SchedulingServiceServicer):
     async def CancelExecution(self, request: CancelExecutionRequest, context: Context) -> Execution:
         job_id, execution_id = names.execution_ids(request.name)
         return mapping.execution(await executions.cancel_execution(self._ports, job_id, execution_id))
+
+    async def RetryExecution(self, request: RetryExecutionRequest, context: Context) -> Execution:
+        ids, repeat = names.execution_ids(request.name), reading.repeat(request, request.request_id)
+        return mapping.execution(await executions.retry_execution(self._ports, current_call().principal, *ids, repeat))
 
     async def WatchExecutions(
         self, request: WatchExecutionsRequest, context: Context

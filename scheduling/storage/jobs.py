@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.backfill import BackfillState
 from scheduling.domain.errors import AlreadyExists, WrongState
 from scheduling.domain.execution import Origin, Reason
 from scheduling.domain.job import Job, OverlapPolicy
@@ -21,7 +22,15 @@ from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, text_key, uid_key
 from scheduling.storage.notify import CHANNEL
-from scheduling.storage.tables import execution_history, executions, jobs, request_ids, schedule_gaps, schedules
+from scheduling.storage.tables import (
+    backfills,
+    execution_history,
+    executions,
+    jobs,
+    request_ids,
+    schedule_gaps,
+    schedules,
+)
 
 _UNFINISHED = [state.value for state in UNFINISHED]
 
@@ -203,13 +212,18 @@ class JobStore:
                 return True
             if at_revision and current["revision"] != job.revision:
                 return False
+            # First of all: a step of a backfill that is under way is waited for, and what it makes is seen below.
+            gone = await connection.execute(
+                backfills.delete().where(backfills.c.job_uid == job.uid).returning(backfills.c.state)
+            )
+            makes_more = BackfillState.RUNNING.value in set(gone.scalars())
             await connection.execute(sa.select(schedules.c.uid).where(schedules.c.job_uid == job.uid).with_for_update())
             states = await lock_unfinished(connection, executions.c.job_uid == job.uid)
             if State.RUNNING.value in states:
                 raise WrongState(
                     f"{job.name} is running; cancel it and delete it when its calls have ended", subject=job.name
                 )
-            if not force and states:
+            if not force and (states or makes_more):
                 raise WrongState(
                     f"{job.name} has executions planned or waiting; cancel it first or set force",
                     subject=job.name,

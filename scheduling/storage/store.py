@@ -12,6 +12,7 @@ from scheduling.storage.database import Database
 from scheduling.storage.executions import ExecutionStore
 from scheduling.storage.grouping import Grouper
 from scheduling.storage.jobs import JobStore
+from scheduling.storage.redriving import RedrivingStore
 from scheduling.storage.rescheduling import ReschedulingStore
 from scheduling.storage.schedules import ScheduleStore
 from scheduling.storage.status import StatusStore
@@ -21,7 +22,14 @@ BYTES_PER_JOB = 16 * 1024
 
 
 class PostgresStore(
-    JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore
+    JobStore,
+    ScheduleStore,
+    ReschedulingStore,
+    CalendarStore,
+    BackfillStore,
+    ExecutionStore,
+    RedrivingStore,
+    StatusStore,
 ):
     """Implements `operations.ports.Store` on PostgreSQL."""
 

@@ -395,6 +395,14 @@ class CancelExecutionRequest(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class RetryExecutionRequest(_message.Message):
+    __slots__ = ("name", "request_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    request_id: str
+    def __init__(self, name: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
 class WatchExecutionsRequest(_message.Message):
     __slots__ = ("parent", "filter", "resume_token", "view")
     PARENT_FIELD_NUMBER: _ClassVar[int]

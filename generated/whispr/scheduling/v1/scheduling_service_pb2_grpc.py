@@ -179,6 +179,11 @@ class SchedulingServiceStub:
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelExecutionRequest.SerializeToString,
                 response_deserializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
                 _registered_method=True)
+        self.RetryExecution = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/RetryExecution',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.RetryExecutionRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
+                _registered_method=True)
         self.WatchExecutions = channel.unary_stream(
                 '/whispr.scheduling.v1.SchedulingService/WatchExecutions',
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.WatchExecutionsRequest.SerializeToString,
@@ -232,8 +237,9 @@ class SchedulingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job with its schedules, plans and history. Refused with FAILED_PRECONDITION while an execution is running,
-        and while anything is planned or open unless `force` is set. Its `job_id` may be used again.
+        """Deletes a job with its schedules, backfills, plans and history. Refused with FAILED_PRECONDITION while an execution is
+        running, and while anything is planned or open, a running backfill too, unless `force` is set. Its `job_id` may be
+        used again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -397,6 +403,16 @@ class SchedulingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryExecution(self, request, context):
+        """Tries a dead letter again: from FAILED to PENDING, due at once. It is the same execution: the same uid and so the same
+        `idempotency-key`, the same request once one was sent, and attempt numbers that go on; it gets all attempts of the
+        job's retry policy and its maximum age anew. The overlap policy is not asked again. Any other state answers
+        FAILED_PRECONDITION, and so does a job that is CANCELLED: it was ended with all its future.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchExecutions(self, request, context):
         """Streams executions as they change: first what is open now, then each change, at least once. Fast changes may be
         told as one. After a break, the last `resume_token` continues where it ended.
@@ -541,6 +557,11 @@ def add_SchedulingServiceServicer_to_server(servicer, server):
             'CancelExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelExecution,
                     request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelExecutionRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.SerializeToString,
+            ),
+            'RetryExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryExecution,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.RetryExecutionRequest.FromString,
                     response_serializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.SerializeToString,
             ),
             'WatchExecutions': grpc.unary_stream_rpc_method_handler(
@@ -1282,6 +1303,33 @@ class SchedulingService:
             target,
             '/whispr.scheduling.v1.SchedulingService/CancelExecution',
             whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelExecutionRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/RetryExecution',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.RetryExecutionRequest.SerializeToString,
             whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
             options,
             channel_credentials,
