@@ -36,7 +36,7 @@ from scheduling.domain.limits import Limits
 from scheduling.observers import EngineObserver, RpcObserver, SchedulerObserver
 from scheduling.operations.ports import Ports
 from scheduling.operations.recover import recover
-from scheduling.rpc.authentication import FixedPrincipal
+from scheduling.rpc.authentication import Authenticator, FixedPrincipal, MeshIdentity
 from scheduling.rpc.server import RpcOptions, RpcServer, api_services
 from scheduling.settings import Settings
 from scheduling.storage.advancing import AdvancingStore
@@ -137,6 +137,18 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def authenticator_of(settings: Settings) -> Authenticator:
+    """What tells who calls, as the settings say."""
+    if settings.identity == "mesh":
+        return MeshIdentity(settings.identity_self, settings.identity_trusted)
+    return FixedPrincipal(settings.principal)
+
+
+def own_principal(settings: Settings) -> str:
+    """The service's own owner, who is exempt from quotas."""
+    return settings.identity_self if settings.identity == "mesh" else settings.principal
+
+
 async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable[[int], None]) -> None:
     """Serves the API until `stop` is set; `on_ready` is told the port. PostgreSQL may come later: health tells."""
     assert settings.database_url is not None
@@ -153,7 +165,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         time_of_database = DatabaseClock(clock)
         ports = Ports(
             store=PostgresStore(
-                database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=settings.principal
+                database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=own_principal(settings)
             ),
             targets=targets,
             # Times are judged by the clock that dispatch goes by: a wrong clock of this machine changes nothing.
@@ -184,14 +196,15 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
             RpcOptions(listen=settings.grpc_listen, max_receive_bytes=settings.max_message_bytes),
             services=services,
             is_serving=is_serving,
-            authenticator=FixedPrincipal(settings.principal),
+            authenticator=authenticator_of(settings),
             metrics=RpcObserver(metrics),
             clock=clock,
             described=targets.services,
         )
         port = await server.start()
         await server.check_health()
-        log_event(_log, logging.INFO, "server_started", port=port, version=__version__)
+        told = {"identity": settings.identity, "exposed": settings.identity_exposed}
+        log_event(_log, logging.INFO, "server_started", port=port, version=__version__, **told)
         on_ready(port)
         await stop.wait()
         log_event(_log, logging.INFO, "server_stopping")

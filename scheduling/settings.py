@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -131,6 +132,13 @@ _BOOLEANS: Final = {
 }
 
 
+def _boolean(value: Any) -> bool:
+    found = _BOOLEANS.get(value.lower()) if isinstance(value, str) else value
+    if isinstance(found, bool):
+        return found
+    raise _BadValueError("is neither true nor false", "true or false")
+
+
 def _word(*words: str) -> PlainValidator:
     def check(value: Any) -> str:
         if isinstance(value, str) and value.lower() in words:
@@ -210,6 +218,14 @@ def _queues(value: Any) -> tuple[Queue, ...]:
     return queues
 
 
+def _ip_addresses(value: Any) -> tuple[str, ...]:
+    try:
+        words = value.split(",") if isinstance(value, str) else value
+        return tuple(str(ip_address(str(word).strip())) for word in words)
+    except (ValueError, TypeError):
+        raise _BadValueError("is not a list of addresses", "IP addresses such as 127.0.0.6,::6") from None
+
+
 def _addresses(value: Any) -> dict[str, str]:
     return {str(service): _check_address(address, 1) for service, address in dict(value).items()}
 
@@ -257,6 +273,22 @@ class Settings(BaseModel):
     principal: Annotated[str, _text(_SPIFFE, "spiffe://<trust domain>/<path>")] = Field(
         default="spiffe://cluster.local/ns/whispr/sa/development",
         description="Principal of callers whose identity no mesh vouches for.",
+    )
+
+    identity: Annotated[str, _word("development", "mesh")] = Field(
+        default="development",
+        description="Who calls: mesh takes the sidecar's word for it, development takes everybody for one principal.",
+    )
+    identity_self: Annotated[str, _text(_SPIFFE, "spiffe://<trust domain>/<path>")] = Field(
+        default="spiffe://cluster.local/ns/whispr/sa/scheduling-service",
+        description="Our own identity in the mesh: only a sidecar that has it is believed.",
+    )
+    identity_trusted: Annotated[tuple[str, ...], PlainValidator(_ip_addresses)] = Field(
+        default=("127.0.0.6", "::6"),
+        description="Addresses that the sidecar connects from. Istio's uses these, nobody else in the pod does.",
+    )
+    identity_exposed: Annotated[bool, PlainValidator(_boolean)] = Field(
+        default=False, description="Listen beyond this machine without mesh identity, on purpose: anyone may do all."
     )
 
     grpc_listen: Annotated[str, PlainValidator(_listen)] = Field(
@@ -374,6 +406,15 @@ class Settings(BaseModel):
         return {Queue.HIGH: self.slots_high, Queue.MEDIUM: self.slots_medium, Queue.LOW: self.slots_low}[queue]
 
 
+def _is_local(address: str) -> bool:
+    """Whether only this machine can reach what listens on a checked `host:port`."""
+    host, _ = split_address(address)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 #: Settings that have to go together: which, what is expected, and whether it holds.
 _AGREEMENTS: Final[tuple[tuple[tuple[str, ...], str, Callable[[Settings], bool]], ...]] = (
     (
@@ -407,6 +448,12 @@ _AGREEMENTS: Final[tuple[tuple[tuple[str, ...], str, Callable[[Settings], bool]]
         ("hot_timeout", "maintenance_timeout"),
         "expected at most maintenance_timeout",
         lambda s: s.hot_timeout <= s.maintenance_timeout,
+    ),
+    (
+        ("grpc_listen", "identity", "identity_exposed"),
+        "expected a loopback address, or identity=mesh, since whoever reaches it may do all; identity_exposed=true if "
+        "that is meant",
+        lambda s: s.identity == "mesh" or s.identity_exposed or _is_local(s.grpc_listen),
     ),
 )
 

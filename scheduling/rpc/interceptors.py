@@ -243,8 +243,7 @@ class Authentication(Interceptor):
         authenticate = self._authenticator
 
         async def authenticated(request: Any, context: Context) -> Any:
-            metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-            current_call().principal = authenticate(metadata).principal
+            current_call().principal = authenticate(context).principal
             return await inner(request, context)
 
         return authenticated

@@ -5,7 +5,6 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -21,9 +20,9 @@ from whispr.scheduling.v1 import scheduling_service_pb2 as pb
 from scheduling.domain.errors import NotFound, StoreUnavailable, invalid
 from scheduling.domain.limits import Limits
 from scheduling.operations.ports import Ports, Store, Targets
-from scheduling.rpc.authentication import Authenticator, Caller
+from scheduling.rpc.authentication import MeshIdentity
 from scheduling.rpc.call import current_call
-from scheduling.rpc.errors import INTERNAL_MESSAGE, Unauthenticated
+from scheduling.rpc.errors import INTERNAL_MESSAGE
 from scheduling.rpc.scheduling_servicer import SERVICE_NAME
 from scheduling.rpc.server import RpcOptions, Service, api_services
 from tests.integration.test_rpc_server import (
@@ -307,19 +306,18 @@ def test_texts_of_errors_arrive_whole_whatever_is_in_them() -> None:
 
 
 def test_callers_are_authenticated_by_their_metadata_but_health_is_for_everyone() -> None:
-    class ByHeader:
-        def __call__(self, metadata: Mapping[str, str]) -> Caller:
-            if "x-caller" not in metadata:
-                raise Unauthenticated("no x-caller")
-            return Caller(metadata["x-caller"])
-
-    authenticator: Authenticator = ByHeader()
+    own, caller = "spiffe://mesh/scheduling", "spiffe://mesh/me"
+    authenticator = MeshIdentity(own, ("127.0.0.1",))
+    told = ("x-forwarded-client-cert", f"By={own};URI={caller}")
+    forged = ("x-forwarded-client-cert", f"By={own};URI=spiffe://mesh/operator")
 
     async def scenario() -> None:
         async with serving(authenticator=authenticator) as stack:
             assert (await stack.refused("GetJob", b"")).code == "UNAUTHENTICATED"
-            job = await stack.call("GetJob", b"", metadata=(("x-caller", "me"),))
-            assert job.principal == "me"
+            job = await stack.call(
+                "GetJob", b"", metadata=(forged, ("x-forwarded-client-cert", f"By={own};URI={caller}"))
+            )
+            assert job.principal == caller
             stub = health_pb2_grpc.HealthStub(stack.channel)
             await stub.Check(health_pb2.HealthCheckRequest())
 

@@ -245,3 +245,29 @@ def test_no_value_gets_past_the_settings_error(field: str, value: str) -> None:
     except SettingsError as error:
         count = len(error.problems)
     assert count == 1
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:50051", "[::]:50051", "10.0.0.1:50051", "scheduling:50051"])
+def test_nobody_listens_beyond_this_machine_without_identity_unless_that_is_meant(listen: str) -> None:
+    (problem,) = problems({"SCHEDULING_GRPC_LISTEN": listen})
+    assert problem.startswith("SCHEDULING_GRPC_LISTEN: ")
+    assert "identity=mesh" in problem
+    load_settings({"SCHEDULING_GRPC_LISTEN": listen, "SCHEDULING_IDENTITY": "mesh"})
+    load_settings({"SCHEDULING_GRPC_LISTEN": listen, "SCHEDULING_IDENTITY_EXPOSED": "true"})
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.9.9.9:1", "[::1]:1", "localhost:1"])
+def test_this_machine_alone_needs_no_identity(listen: str) -> None:
+    assert load_settings({"SCHEDULING_GRPC_LISTEN": listen}).identity == "development"
+
+
+def test_identity_settings_are_read_and_checked() -> None:
+    settings = load_settings({"SCHEDULING_IDENTITY_TRUSTED": "127.0.0.1, 0:0::6", "SCHEDULING_IDENTITY_EXPOSED": "no"})
+    assert (settings.identity_trusted, settings.identity_exposed) == (("127.0.0.1", "::6"), False)
+    wrong = {
+        "SCHEDULING_IDENTITY": "istio",
+        "SCHEDULING_IDENTITY_SELF": "scheduling-service",
+        "SCHEDULING_IDENTITY_TRUSTED": "localhost",
+        "SCHEDULING_IDENTITY_EXPOSED": "maybe",
+    }
+    assert [problem.partition(":")[0] for problem in problems(wrong)] == sorted(wrong)
