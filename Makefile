@@ -20,8 +20,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-generate: setup  ## Make generated/ from protos/
+generate: setup  ## Make generated/ from protos/, and the mesh rules of helm/ and istio/
 	@$(BIN)/python protos/generate.py
+	@$(BIN)/python helm/generate.py
 
 lock: setup  ## Renew the lock files from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url \
@@ -36,6 +37,7 @@ check: setup  ## Formatting, lint, types, import rule, proto lint, generated dri
 	$(BIN)/lint-imports
 	$(BIN)/python protos/generate.py --lint
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python helm/generate.py --check
 
 test: setup  ## All tests, against real servers that they start themselves, on two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import grpc_tools
+from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
 from grpc_tools import protoc
 
@@ -28,6 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GENERATED = ROOT / "generated"
 VALIDATE = "buf/validate/validate.proto"
+#: From outside, REST lies below this: `/api/v1/jobs` for `/v1/jobs`.
+HTTP_PREFIX = "/api"
 PACKAGE_TEXT = '"""Made by `make generate`."""\n'
 
 
@@ -70,11 +73,26 @@ def generate(target: Path, scratch: Path) -> None:
     descriptors.parent.mkdir()
     _protoc(scratch, sources, "--include_imports", f"--descriptor_set_out={descriptors}")
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes()).file
+    (target / "whispr" / "transcoder.binpb").write_bytes(transcoder_descriptors(descriptors.read_bytes()))
     services = [file.name for file in files if file.service and file.name in sources]
     _protoc(scratch, [*sources, VALIDATE], f"--python_out={target}", f"--pyi_out={target}")
     _protoc(scratch, services, f"--grpc_python_out={target}")
     for folder in sorted(path for path in target.rglob("*") if path.is_dir()):
         (folder / "__init__.py").write_text(PACKAGE_TEXT, encoding="utf-8")
+
+
+def transcoder_descriptors(descriptors: bytes) -> bytes:
+    """The descriptors with each HTTP path of an annotation below HTTP_PREFIX, for the transcoder in the mesh."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
+    for file in files.file:
+        for service in file.service:
+            for method in service.method:
+                if method.options.HasExtension(annotations_pb2.http):
+                    rule = method.options.Extensions[annotations_pb2.http]
+                    for each in (rule, *rule.additional_bindings):
+                        kind = each.WhichOneof("pattern")
+                        setattr(each, kind, HTTP_PREFIX + getattr(each, kind))
+    return files.SerializeToString(deterministic=True)
 
 
 def check(fresh: Path) -> int:

@@ -301,7 +301,8 @@ class Worker:
             queues=settings.queues,
         )
         self._leading = LeadingStore(database, clock.monotonic)
-        self._delivering = DeliveryStore(database, [target.method for target in targets])
+        self._targets = tuple(target.method for target in targets)
+        self._delivering = DeliveryStore(database, self._targets)
         self._breaking = BreakerStore(database)
         releasing = ReleasingStore(database, queue_depth=settings.limit_queue_depth)
         advancing = AdvancingStore(database)
@@ -317,7 +318,7 @@ class Worker:
             database_clock=self._database_clock,
             settings=EngineSettings(
                 slots={queue: settings.slots(queue) for queue in settings.queues},
-                targets=tuple(target.method for target in targets),
+                targets=self._targets,
                 capacity=settings.engine_capacity,
                 claim_lead=settings.claim_lead,
                 sweep_after=settings.sweep_after,
@@ -428,6 +429,9 @@ class Worker:
     async def _beat(self, last_start: datetime | None) -> Beat:
         beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
         self.engine.suspects = await self._breaking.unclean()
+        queues, targets = self._settings.queues, self._targets
+        for queue, uid in (await self._delivering.reserve_crashed(self.identity.uid, queues, targets)).items():
+            self.engine.isolate(queue, uid)
         return beat
 
     async def _recover(self, term: int, grace: timedelta, *, dry_run: bool) -> int:

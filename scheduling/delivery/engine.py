@@ -49,7 +49,7 @@ class Store(Protocol):
     """What the engine writes, guarded by claim tokens. Every call may raise StoreUnavailable."""
 
     async def claim_if_queued(
-        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta
+        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta, *, alone: bool = False
     ) -> Sequence[Claim]: ...
 
     async def claim_overdue(
@@ -99,10 +99,16 @@ class EngineSettings:
 
 @dataclass(slots=True)
 class _Lane:
-    """One queue: what waits for its moment (a heap), and the free slots."""
+    """One queue: what waits for its moment (a heap), and the free slots.
+
+    `isolated` has crashed processes and waits until nothing else runs here; `is_alone` while it is the only one.
+    """
 
     queue: Queue
+    slots: int
     free: int
+    isolated: UUID | None = None
+    is_alone: bool = False
     waiting: list[tuple[datetime, UUID]] = field(default_factory=list)
     known: set[UUID] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -145,7 +151,7 @@ class DeliveryEngine:
         #: Services whose breakers want to hear of successes too.
         self.suspects: frozenset[str] = frozenset()
         self._chance = chance
-        self._lanes = {queue: _Lane(queue, slots) for queue, slots in settings.slots.items()}
+        self._lanes = {queue: _Lane(queue, slots, slots) for queue, slots in settings.slots.items()}
         self._room = asyncio.Condition()
         self._held: dict[UUID, _Held] = {}
         self._claiming: set[UUID] = set()
@@ -208,6 +214,20 @@ class DeliveryEngine:
                 # settle. It finds the mark instead.
                 if held.task is not None and held.is_running:
                     held.task.cancel()
+
+    def isolate(self, queue: Queue, uid: UUID) -> None:
+        """Runs an execution that has crashed processes, and nothing else of its queue beside it. One at a time; while
+        it waits and runs, the others of the queue are left to other workers.
+        """
+        lane = self._lanes.get(queue)
+        if lane is not None and not self._is_isolating(lane):
+            lane.isolated = uid
+            lane.changed.set()
+
+    def _is_isolating(self, lane: _Lane) -> bool:
+        if lane.is_alone and lane.free == lane.slots:
+            lane.is_alone = False
+        return lane.isolated is not None or lane.is_alone
 
     async def hand_over(self, queue: Queue, items: Sequence[tuple[UUID, datetime]]) -> None:
         """Takes ids with their ready times. Waits while the engine is full, which is the back-pressure on the queue."""
@@ -294,6 +314,9 @@ class DeliveryEngine:
     async def _claim_due(self, lane: _Lane) -> None:
         """Waits for the next moment of a queue and claims what falls together there."""
         lane.changed.clear()
+        if lane.isolated is not None and lane.free == lane.slots and self.has_lease() and not self._draining:
+            await self._claim_alone(lane, lane.isolated)
+            return
         pause = self._pause(lane)
         if pause is None or pause > 0:
             await self._wait(lane.changed, pause)
@@ -307,9 +330,21 @@ class DeliveryEngine:
         )
         self._observer.claimed(lane.queue, len(claims), swept=False)
 
+    async def _claim_alone(self, lane: _Lane, uid: UUID) -> None:
+        lane.isolated, lane.is_alone = None, True
+        token = uuid4()
+        claim = partial(
+            self._store.claim_if_queued, self._worker, [uid], [token], self._settings.claim_lead, alone=True
+        )
+        await self._claim(lane, [token], claim)
+
     def _pause(self, lane: _Lane) -> float | None:
         """Seconds until something is to be claimed; None when only a change can bring it about."""
-        if not lane.waiting or lane.free <= 0 or self._draining:
+        if self._draining:
+            return None
+        if self._is_isolating(lane):
+            return 0.1 if lane.free == lane.slots else None
+        if not lane.waiting or lane.free <= 0:
             return None
         if not self.has_lease():
             return 0.1
@@ -329,7 +364,7 @@ class DeliveryEngine:
         """Finds what is queued and overdue: its message was lost, or Redis is down."""
         await self._clock.sleep(self._settings.sweep_after.total_seconds())
         # Also while others wait for their moment here: under a steady load there is always one that does.
-        if lane.free <= 0 or self._draining or not self.has_lease():
+        if lane.free <= 0 or self._draining or not self.has_lease() or self._is_isolating(lane):
             return
         tokens = [uuid4() for _ in range(lane.free)]
         settings = self._settings

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     PERMANENT = "PERMANENT"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
     EXPIRED = "EXPIRED"
+    CRASHED = "CRASHED"
     # SKIPPED
     OVERLAP = "OVERLAP"
     BUFFER_FULL = "BUFFER_FULL"
@@ -136,7 +137,8 @@ class Outcome:
     """What became of a claimed execution; recorded by its token.
 
     `state` is SUCCEEDED, FAILED, CANCELLED, or PENDING for another try at `ready_time`. `attempt` is None when the call
-    was never begun. `start_time` is the start of the first attempt.
+    was never begun. `start_time` is the start of the first attempt. `crashed` says that the process that held it was
+    lost with it.
     """
 
     uid: UUID
@@ -149,13 +151,21 @@ class Outcome:
     history: tuple[Attempt, ...] = ()
     response: bytes | None = None
     response_type: str = ""
+    crashed: bool = False
+
+
+#: An execution that was lost with so many processes runs by itself from then on …
+ISOLATED_AFTER = 2
+#: … and one more is parked: it is what takes them down.
+PARKED_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
 class LostExecution:
     """A running execution whose worker is gone: what is needed to decide what comes next. Fenced by the same token.
 
-    `moment` is the database's clock when it was found.
+    `moment` is the database's clock when it was found. `crashed` says that the lease of the worker has ended, rather
+    than only the time that the call had; `crashes` counts how often that happened before.
     """
 
     uid: UUID
@@ -173,6 +183,8 @@ class LostExecution:
     history: tuple[Attempt, ...]
     cancel_requested: bool
     moment: datetime
+    crashed: bool = True
+    crashes: int = 0
 
 
 #: How much history an execution keeps: the first few say how it began, the last ones how it went on.

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from scheduling.domain.execution import Attempt, LostExecution, Outcome, Reason, append_attempt
+from scheduling.domain.execution import PARKED_AFTER, Attempt, LostExecution, Outcome, Reason, append_attempt
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code, Decision, again
 from scheduling.domain.target import AfterLostWorker
@@ -39,7 +39,7 @@ async def recover(
 
 def after_loss(lost: LostExecution) -> Outcome:
     """What follows for one lost execution. The call may have begun, so it counts; the next one starts at once, or with
-    WAIT_FOR_DEADLINE not before the lost call's deadline.
+    WAIT_FOR_DEADLINE not before the lost call's deadline. What was lost with three processes is not tried again.
     """
     decision = _decide(lost)
     attempt = Attempt(
@@ -61,12 +61,15 @@ def after_loss(lost: LostExecution) -> Outcome:
         attempt=attempt,
         start_time=lost.start_time or lost.claim_time,
         history=append_attempt(lost.history, attempt),
+        crashed=lost.crashed,
     )
 
 
 def _decide(lost: LostExecution) -> Decision:
     if lost.cancel_requested:
         return Decision(State.CANCELLED, Reason.CALLER)
+    if lost.crashed and lost.crashes + 1 >= PARKED_AFTER:
+        return Decision(State.FAILED, Reason.CRASHED)
     if lost.counted + 1 >= lost.policy.max_attempts:
         return Decision(State.FAILED, Reason.ATTEMPTS_EXHAUSTED)
     ready: datetime = lost.moment

@@ -33,6 +33,8 @@ def lost_from_row(row: Mapping[str, Any]) -> LostExecution:
         history=rows.attempts_from_json(row["attempts"]),
         cancel_requested=row["cancel_requested"],
         moment=row["moment"],
+        crashed=row["crashed"],
+        crashes=row["crashes"],
     )
 
 

@@ -4,12 +4,12 @@ token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from scheduling.domain.execution import Claim, Outcome
+from scheduling.domain.execution import ISOLATED_AFTER, Claim, Outcome
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue
 from scheduling.storage import rows
@@ -28,13 +28,16 @@ RETURNING {CLAIM_COLUMNS}
 """
 
 # A wrong clock makes late, never early: what is not yet due by the database's own clock is refused. So is everything
-# when the lease of the worker has ended, whatever the worker itself believes.
+# when the lease of the worker has ended, whatever the worker itself believes. What has crashed processes is only for
+# the worker that has reserved it.
 _CLAIM = f"""
 WITH mine AS (
     SELECT e.uid, e.job_uid, i.token
     FROM unnest(%(uids)s::uuid[], %(tokens)s::uuid[]) AS i (uid, token) JOIN executions e ON e.uid = i.uid
     WHERE e.state = 'QUEUED' AND e.ready_time <= {NOW} + %(lead)s::interval
       AND (%(targets)s::text[] IS NULL OR e.target = ANY(%(targets)s::text[]))
+      AND CASE WHEN %(alone)s THEN e.crashes >= {ISOLATED_AFTER} AND e.worker_uid = %(worker)s
+               ELSE e.crashes < {ISOLATED_AFTER} END
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
     ORDER BY e.uid FOR UPDATE OF e SKIP LOCKED
 )
@@ -46,7 +49,7 @@ WITH overdue AS (
     SELECT e.uid, e.job_uid
     FROM executions e
     WHERE e.state = 'QUEUED' AND e.queue = %(queue)s AND e.ready_time <= {NOW} - %(after)s::interval
-      AND e.target = ANY(%(targets)s::text[])
+      AND e.target = ANY(%(targets)s::text[]) AND e.crashes < {ISOLATED_AFTER}
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
     ORDER BY e.ready_time LIMIT cardinality(%(tokens)s::uuid[]) FOR UPDATE OF e SKIP LOCKED
 ),
@@ -56,6 +59,23 @@ mine AS (
     JOIN unnest(%(tokens)s::uuid[]) WITH ORDINALITY AS t (token, n) ON t.n = o.n
 )
 {_CLAIM_UPDATE}
+"""
+
+# The oldest of each queue that has crashed processes, for one worker alone: that of a worker that is gone may be
+# reserved anew.
+_RESERVE = f"""
+UPDATE executions SET worker_uid = %(worker)s
+WHERE uid IN (
+    SELECT found.uid FROM unnest(%(queues)s::text[]) AS q CROSS JOIN LATERAL (
+        SELECT e.uid FROM executions e
+        WHERE e.state = 'QUEUED' AND e.crashes >= {ISOLATED_AFTER} AND e.queue = q AND e.ready_time <= {NOW}
+          AND e.target = ANY(%(targets)s::text[])
+          AND (e.worker_uid = %(worker)s
+               OR NOT EXISTS (SELECT FROM workers w WHERE w.uid = e.worker_uid AND w.expire_time > {NOW}))
+        ORDER BY e.ready_time LIMIT 1 FOR UPDATE OF e SKIP LOCKED
+    ) AS found
+)
+RETURNING queue, uid
 """
 
 _CANCELLATIONS = """
@@ -77,6 +97,7 @@ _OUTCOME = {
     "attempts": "jsonb",
     "response": "bytea",
     "response_type": "text",
+    "crashed": "bool",
 }
 _INPUT = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
 
@@ -108,7 +129,7 @@ kept AS (
         attempt = CASE WHEN i.begun THEN e.attempt ELSE e.attempt - 1 END,
         counted = e.counted + i.counted::int, start_time = coalesce(e.start_time, i.start_time),
         code = coalesce(i.code, e.code), message = CASE WHEN i.begun THEN i.message ELSE e.message END,
-        attempts = coalesce(i.attempts, e.attempts),
+        attempts = coalesce(i.attempts, e.attempts), crashes = e.crashes + i.crashed::int,
         finish_time = CASE i.state WHEN 'FAILED' THEN {NOW} END
     FROM i JOIN held ON held.uid = i.uid WHERE e.uid = i.uid AND NOT {_ENDS}
     RETURNING e.uid
@@ -126,11 +147,12 @@ class DeliveryStore:
         self._targets = None if targets is None else list(targets)
 
     async def claim_if_queued(
-        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta
+        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta, *, alone: bool = False
     ) -> Sequence[Claim]:
         """QUEUED → RUNNING for those of `uids` that are queued and due within `lead`; the others are left alone.
 
-        By primary key; locks the rows, skips what others have locked.
+        What has crashed processes is taken only `alone`, by the worker that has reserved it. By primary key; locks the
+        rows, skips what others have locked.
         """
         return await self._claim(
             _CLAIM,
@@ -140,6 +162,7 @@ class DeliveryStore:
                 "tokens": list(tokens),
                 "lead": lead,
                 "targets": self._targets,
+                "alone": alone,
             },
         )
 
@@ -153,6 +176,18 @@ class DeliveryStore:
             _SWEEP,
             {"worker": worker, "queue": queue.value, "tokens": list(tokens), "after": after, "targets": list(targets)},
         )
+
+    async def reserve_crashed(
+        self, worker: UUID, queues: Sequence[Queue], targets: Sequence[str]
+    ) -> Mapping[Queue, UUID]:
+        """Reserves for this worker one queued execution of each queue that has crashed processes, if there is any.
+
+        By executions_crashed; locks it, skips what others have locked.
+        """
+        parameters = {"queues": [queue.value for queue in queues], "targets": list(targets)}
+        async with self._database.hot() as connection:
+            cursor = await connection.execute(_RESERVE, {"now": self._database.now(), "worker": worker, **parameters})
+            return {Queue(row[0]): row[1] for row in await cursor.fetchall()}
 
     async def _claim(self, statement: str, parameters: dict[str, Any]) -> Sequence[Claim]:
         async with self._database.hot() as connection, connection.cursor(binary=True) as cursor:
@@ -195,4 +230,5 @@ def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
         "attempts": None if is_plain else rows.attempts_to_json(outcome.history),
         "response": outcome.response,
         "response_type": outcome.response_type,
+        "crashed": outcome.crashed,
     }

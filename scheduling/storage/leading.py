@@ -44,13 +44,14 @@ FROM beat LEFT JOIN executions e ON e.worker_uid = %(uid)s AND e.state = 'RUNNIN
 _SIGN_OFF = f"UPDATE workers SET expire_time = {NOW} WHERE uid = %(uid)s"
 _FORGET = f"DELETE FROM workers WHERE expire_time < {NOW} - interval '1 day'"
 
+_IS_ALIVE = f"EXISTS (SELECT FROM workers w WHERE w.uid = e.worker_uid AND w.expire_time > {NOW})"
 _LOST = f"""
 SELECT e.uid, e.claim_token, e.attempt, e.counted, e.claim_time, e.deadline_time, e.expire_time, e.start_time,
-       e.attempts, e.worker_uid,
+       e.attempts, e.worker_uid, e.crashes, NOT {_IS_ALIVE} AS crashed,
        e.cancel_request_time IS NOT NULL AS cancel_requested, e.target, e.queue, {POLICY_COLUMNS}, {NOW} AS moment
 FROM executions e JOIN jobs j ON j.uid = e.job_uid
 WHERE e.state = 'RUNNING' AND {TERM_HOLDS}
-  AND (NOT EXISTS (SELECT FROM workers w WHERE w.uid = e.worker_uid AND w.expire_time > {NOW})
+  AND (NOT {_IS_ALIVE}
        OR e.deadline_time + %(grace)s::interval < {NOW})
 ORDER BY e.uid LIMIT %(limit)s
 """

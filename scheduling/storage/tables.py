@@ -187,6 +187,7 @@ executions = sa.Table(
     sa.Column("claim_token", UUID),
     sa.Column("claim_time", _Time),
     sa.Column("deadline_time", _Time),
+    sa.Column("crashes", sa.SmallInteger),
 )
 
 execution_history = sa.Table(

@@ -51,10 +51,10 @@ class Seams(DeliveryStore):
         stores.delivering = self
 
     async def claim_if_queued(
-        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta
+        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta, *, alone: bool = False
     ) -> Sequence[Claim]:
         await self.before_claim()
-        claims = await super().claim_if_queued(worker, uids, tokens, lead)
+        claims = await super().claim_if_queued(worker, uids, tokens, lead, alone=alone)
         self.after_claim()
         return claims
 

@@ -164,7 +164,10 @@ class EngineProcess:
         return self.identity.uid
 
     async def _beat(self, last_start: datetime | None) -> Beat:
-        return await self.stores.leading.beat(self.identity, self._ttl, last_start)
+        beat = await self.stores.leading.beat(self.identity, self._ttl, last_start)
+        for queue, uid in (await self.stores.delivering.reserve_crashed(self.uid, tuple(Queue), (SEND,))).items():
+            self.engine.isolate(queue, uid)
+        return beat
 
     async def beat(self) -> None:
         """One heartbeat."""

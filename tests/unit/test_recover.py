@@ -113,3 +113,19 @@ def test_a_dry_run_looks_and_changes_nothing() -> None:
     assert list(run(recover(store, 7, timedelta(seconds=30), dry_run=True))) == []
     assert store.asked
     assert store.outcomes == []
+
+
+def test_what_was_lost_with_three_processes_is_parked_and_not_tried_again() -> None:
+    second = after_loss(replace(LOST, crashes=1, policy=RetryPolicy(max_attempts=6)))
+    assert (second.state, second.reason, second.crashed) == (State.PENDING, Reason.LEASE_LOST, True)
+    third = after_loss(replace(LOST, crashes=2, policy=RetryPolicy(max_attempts=6)))
+    assert (third.state, third.reason) == (State.FAILED, Reason.CRASHED)
+
+
+def test_a_call_that_ran_too_long_in_a_living_process_is_no_crash() -> None:
+    outcome = after_loss(replace(LOST, crashed=False, crashes=2))
+    assert (outcome.state, outcome.crashed) == (State.PENDING, False)
+
+
+def test_a_callers_wish_to_end_it_goes_before_parking() -> None:
+    assert after_loss(replace(LOST, crashes=2, cancel_requested=True)).state is State.CANCELLED
