@@ -34,9 +34,11 @@ from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.ids import uuid7
 from scheduling.domain.limits import Limits
 from scheduling.observers import EngineObserver, RpcObserver, SchedulerObserver
+from scheduling.operations.policy_file import PolicyFile
 from scheduling.operations.ports import Ports
 from scheduling.operations.recover import recover
 from scheduling.rpc.authentication import Authenticator, FixedPrincipal, MeshIdentity
+from scheduling.rpc.interceptors import allow_all
 from scheduling.rpc.server import RpcOptions, RpcServer, api_services
 from scheduling.settings import Settings
 from scheduling.storage.advancing import AdvancingStore
@@ -144,6 +146,20 @@ def authenticator_of(settings: Settings) -> Authenticator:
     return FixedPrincipal(settings.principal)
 
 
+def policy_of(
+    settings: Settings, rpc_methods: Sequence[str], targets: TargetTable, metrics: Metrics
+) -> PolicyFile | None:
+    """The policy, None when there is none and everything is allowed. Raises PolicyError with all that is wrong."""
+    if settings.policy_file is None:
+        return None
+    return PolicyFile(
+        settings.policy_file,
+        rpcs=[method.rpartition(".")[2] for method in rpc_methods],
+        targets=[target.method for target in targets],
+        on_stale=lambda stale: metrics.policy_stale.set(int(stale)),
+    )
+
+
 def own_principal(settings: Settings) -> str:
     """The service's own owner, who is exempt from quotas."""
     return settings.identity_self if settings.identity == "mesh" else settings.principal
@@ -175,10 +191,13 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
             default_time_zone=settings.default_time_zone,
             environment=settings.environment,
             version=__version__,
+            policy_stale=lambda: policy is not None and policy.stale,
         )
         services = api_services(ports)
         status = StatusStore(database)
-        metrics = _metrics(targets, rpc_method_names([service.name for service in services]))
+        rpc_methods = rpc_method_names([service.name for service in services])
+        metrics = _metrics(targets, rpc_methods)
+        policy = policy_of(settings, rpc_methods, targets, metrics)
         refresh = _refresher(metrics, targets.services, database, status, clock, ports.redis.is_up)
         await _serve_metrics(stack, metrics, settings, refresh)
         head = head_revision()
@@ -197,6 +216,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
             services=services,
             is_serving=is_serving,
             authenticator=authenticator_of(settings),
+            policy=allow_all if policy is None else policy.access,
             metrics=RpcObserver(metrics),
             clock=clock,
             described=targets.services,
@@ -206,6 +226,9 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         told = {"identity": settings.identity, "exposed": settings.identity_exposed}
         log_event(_log, logging.INFO, "server_started", port=port, version=__version__, **told)
         on_ready(port)
+        if policy is not None:
+            loops = [asyncio.create_task(Loop("policy", policy.tick, clock).run(), name="policy")]
+            stack.push_async_callback(_end, loops)
         await stop.wait()
         log_event(_log, logging.INFO, "server_stopping")
         await server.stop(settings.server_drain.total_seconds())

@@ -194,7 +194,7 @@ def _path(value: Any) -> Path | None:
         return None
     if isinstance(value, str | Path) and "\0" not in str(value):
         return Path(value)
-    raise _BadValueError("is not a path", "the path of a folder")
+    raise _BadValueError("is not a path", "a path")
 
 
 def _time_zone(value: Any) -> str:
@@ -286,6 +286,9 @@ class Settings(BaseModel):
     identity_trusted: Annotated[tuple[str, ...], PlainValidator(_ip_addresses)] = Field(
         default=("127.0.0.6", "::6"),
         description="Addresses that the sidecar connects from. Istio's uses these, nobody else in the pod does.",
+    )
+    policy_file: Annotated[Path | None, PlainValidator(_path)] = Field(
+        default=None, description="Who may do what, as TOML; read again when it changes. Mesh identity needs it."
     )
     identity_exposed: Annotated[bool, PlainValidator(_boolean)] = Field(
         default=False, description="Listen beyond this machine without mesh identity, on purpose: anyone may do all."
@@ -454,6 +457,11 @@ _AGREEMENTS: Final[tuple[tuple[tuple[str, ...], str, Callable[[Settings], bool]]
         "expected a loopback address, or identity=mesh, since whoever reaches it may do all; identity_exposed=true if "
         "that is meant",
         lambda s: s.identity == "mesh" or s.identity_exposed or _is_local(s.grpc_listen),
+    ),
+    (
+        ("policy_file", "identity"),
+        "expected the path of a policy, since nobody may do anything without one",
+        lambda s: s.identity != "mesh" or s.policy_file is not None,
     ),
 )
 

@@ -12,6 +12,7 @@ import click
 
 from scheduling import app
 from scheduling.domain.errors import StoreUnavailable
+from scheduling.operations.policy_file import PolicyError
 from scheduling.rpc.server import ListenError
 from scheduling.settings import Settings, SettingsError, from_environment, settings_table
 
@@ -48,6 +49,9 @@ def run_process(kind: str, *, queues: str | None = None) -> int:
             asyncio.run(_until_stopped(lambda stop: app.run_server(settings, stop, _server_ready)))
         else:
             asyncio.run(_until_stopped(lambda stop: app.run_worker(settings, stop, _worker_ready)))
+    except PolicyError as error:
+        click.echo(f"The policy {settings.policy_file} is wrong:\n{error}", err=True)
+        return BAD_SETTINGS
     except (app.WorkerFailed, ListenError, OSError) as error:
         click.echo(f"scheduling {kind}: {error}", err=True)
         return FAILED

@@ -12,7 +12,7 @@ from scheduling.domain.job import JobState, OverlapPolicy
 from scheduling.domain.recurrence import fires_between
 from scheduling.operations import checks, repeats
 from scheduling.operations.drafts import Repeat
-from scheduling.operations.jobs import get_job
+from scheduling.operations.jobs import check_job, get_job
 from scheduling.operations.ports import NewBackfill, Ports
 from scheduling.operations.schedules import get_schedule
 
@@ -109,7 +109,8 @@ async def backfill_schedule(
 
 
 async def get_backfill(ports: Ports, job_id: str, schedule_id: str, backfill_id: str) -> Backfill:
-    """The backfill with its progress. Raises NotFound."""
+    """The backfill with its progress. Raises NotFound, or PermissionDenied whether it is there or not."""
+    await check_job(ports, job_id)
     uid = _parse(backfill_id)
     backfill = None if uid is None else await ports.store.get_backfill(uid)
     if backfill is None or (backfill.job_id, backfill.schedule_id) != (job_id, schedule_id):

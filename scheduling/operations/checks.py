@@ -14,6 +14,7 @@ from scheduling.domain.errors import InvalidRequest, Violation
 from scheduling.domain.ids import SCHEDULE_PREFIX, uuid7
 from scheduling.domain.job import JobSpec
 from scheduling.domain.limits import Limits
+from scheduling.domain.policy import is_raised
 from scheduling.domain.schedule import NewSchedule
 from scheduling.domain.target import RetryPolicy, Target
 from scheduling.domain.timing import CatchupPolicy, DstPolicy, Exclusion, Once, Timing, When
@@ -136,6 +137,15 @@ def check_job(ports: Ports, principal: str, draft: JobDraft, field: str) -> tupl
         labels=draft.labels,
         retention_days=None if target.retention is None else target.retention.days,
     ), []
+
+
+def check_granted(ports: Ports, principal: str, draft: JobDraft) -> None:
+    """Raises PermissionDenied unless the caller may create such a job. Targets that nobody knows are not judged."""
+    target = ports.targets.get(draft.target)
+    if target is not None:
+        ports.access.check_new(
+            target.method, draft.owner or principal, raises=is_raised(draft.queue or target.queue, target.queue)
+        )
 
 
 async def calendars_named(ports: Ports, drafts: Iterable[ScheduleDraft | None]) -> Mapping[str, SharedCalendar]:

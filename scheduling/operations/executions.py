@@ -17,7 +17,7 @@ from scheduling.domain.paging import PageToken
 from scheduling.domain.target import Queue
 from scheduling.operations import repeats
 from scheduling.operations.drafts import ListQuery, Repeat
-from scheduling.operations.jobs import get_job
+from scheduling.operations.jobs import check_job, get_job
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import Page, Ports
 
@@ -61,7 +61,8 @@ _FIELDS = {
 
 
 async def get_execution(ports: Ports, job_id: str, execution_id: str, *, with_payload: bool = True) -> Execution:
-    """The execution, live or finished. Raises NotFound."""
+    """The execution, live or finished. Raises NotFound, or PermissionDenied whether it is there or not."""
+    await check_job(ports, job_id)
     uid = parse_execution_id(execution_id)
     execution = None if uid is None else await ports.store.get_execution(job_id, uid, with_payload=with_payload)
     if execution is None:
@@ -87,6 +88,7 @@ async def list_executions(ports: Ports, job_id: str | None, query: ListQuery) ->
         parent=job_id or "-",
         fields=_FIELDS,
         orders=("create_time", "nominal_time") if job_id is not None else ("create_time",),
+        principals=None if job_id is not None else ports.access.principals,
         read=lambda page: ports.store.list_executions(job_id, page),
     )
 
@@ -185,6 +187,7 @@ class _Watch:
         self._store = ports.store
         self._job_id = job_id
         self._filter = filter_
+        self._principals = None if job_id is not None else ports.access.principals
         self._with_payload = with_payload
         self._page = WATCH_PAYLOADS if with_payload else WATCH_PAGE
         self._after: UUID | None = None
@@ -201,7 +204,12 @@ class _Watch:
             self._seen = set()
         for _ in range(WATCH_OPEN // self._page):
             found, moment = await self._store.read_open(
-                self._job_id, self._filter, after=self._after, with_payload=self._with_payload, limit=self._page
+                self._job_id,
+                self._filter,
+                principals=self._principals,
+                after=self._after,
+                with_payload=self._with_payload,
+                limit=self._page,
             )
             self._after = found[-1].uid if len(found) == self._page else None
             yield self._fresh(found), moment
@@ -216,6 +224,7 @@ class _Watch:
             found = await self._store.read_ended(
                 self._job_id,
                 self._filter,
+                principals=self._principals,
                 after=after,
                 until=end,
                 with_payload=self._with_payload,

@@ -14,6 +14,7 @@ from scheduling.domain.filters import LABELS, STRING, TIMESTAMP, enum_of
 from scheduling.domain.ids import JOB_PREFIX, is_valid_id, uuid7
 from scheduling.domain.job import Creation, Job, JobState, NewJob, OverlapPolicy
 from scheduling.domain.lifecycle import State
+from scheduling.domain.policy import EVERYTHING, is_raised
 from scheduling.domain.target import Queue, RetryPolicy
 from scheduling.operations import checks, repeats
 from scheduling.operations.drafts import CreateDraft, JobDraft, ListQuery, Payload, Repeat, RetryDraft
@@ -51,6 +52,7 @@ async def create_job(
 
     A repeat gets the first answer's job. Raises InvalidRequest, AlreadyExists, QuotaExceeded, StoreUnavailable.
     """
+    checks.check_granted(ports, principal, draft.job)
     calendars = await checks.calendars_named(ports, [draft.schedule])
     new, violations = _new_job(ports, principal, draft, calendars, "")
     if violations:
@@ -78,6 +80,8 @@ async def batch_create_jobs(
     ports: Ports, principal: str, drafts: Sequence[CreateDraft], repeat: Repeat, *, validate_only: bool = False
 ) -> Sequence[Job]:
     """Stores all of the jobs or none; see create_job."""
+    for draft in drafts:
+        checks.check_granted(ports, principal, draft.job)
     jobs: list[NewJob] = []
     violations: list[Violation] = []
     seen: dict[str, int] = {}
@@ -133,17 +137,29 @@ async def _create(ports: Ports, creation: Creation, *, validate_only: bool) -> S
 
 
 async def get_job(ports: Ports, job_id: str, *, with_payload: bool = True) -> Job:
-    """The job. Raises NotFound."""
+    """The job. Raises NotFound, or PermissionDenied whether it is there or not."""
     job = await ports.store.get_job(job_id, with_payload=with_payload)
     if job is None:
-        raise NotFound(RESOURCE, f"jobs/{job_id}")
+        raise ports.access.missing(NotFound(RESOURCE, f"jobs/{job_id}"))
+    ports.access.check_job(job.name, job.principal, job.target, job.owner)
     return job
+
+
+async def check_job(ports: Ports, job_id: str) -> None:
+    """Refuses what belongs to a job that the caller may not use, before it is looked for."""
+    if ports.access is not EVERYTHING:
+        await get_job(ports, job_id, with_payload=False)
 
 
 async def list_jobs(ports: Ports, query: ListQuery) -> Page[Job]:
     """A page of jobs. Raises InvalidRequest."""
     return await read_page(
-        query, parent="", fields=_FIELDS, orders=("create_time", "job_id"), read=ports.store.list_jobs
+        query,
+        parent="",
+        fields=_FIELDS,
+        orders=("create_time", "job_id"),
+        principals=ports.access.principals,
+        read=ports.store.list_jobs,
     )
 
 
@@ -157,6 +173,9 @@ async def update_job(
         if job.state is JobState.CANCELLED:
             raise WrongState(f"{job.name} is CANCELLED and cannot be changed", subject=job.name, reason="JOB_CANCELLED")
         change = _change(ports, job, draft, mask)
+        target = ports.targets.get(job.target)
+        raises = target is not None and change.queue != job.queue and is_raised(change.queue, target.queue)
+        ports.access.check_job(job.name, job.principal, job.target, job.owner, raises=raises)
         if validate_only:
             return _changed(job, change)
         updated = await ports.store.update_job(job, change)

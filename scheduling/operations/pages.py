@@ -23,6 +23,7 @@ async def read_page(
     parent: str,
     fields: Mapping[str, FilterField],
     orders: Sequence[str],
+    principals: frozenset[str] | None = None,
     read: Callable[[PageRequest], Awaitable[tuple[Sequence[T], Position | None]]],
 ) -> Page[T]:
     """One page. The token is bound to everything but the page's size. Raises InvalidRequest."""
@@ -39,6 +40,7 @@ async def read_page(
         order=order.field,
         descending=order.descending,
         filter=parse_filter(query.filter, fields),
+        principals=principals,
         after=None if token is None else token.position,
         with_payload=query.with_payload,
     )

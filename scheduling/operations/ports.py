@@ -4,7 +4,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
@@ -18,6 +18,7 @@ from scheduling.domain.execution import Execution
 from scheduling.domain.filters import Expression
 from scheduling.domain.job import Creation, Job, OverlapPolicy
 from scheduling.domain.limits import Limits
+from scheduling.domain.policy import EVERYTHING, Access
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.domain.target import Queue, RetryPolicy, Target
 from scheduling.domain.timing import Timing
@@ -43,6 +44,8 @@ class PageRequest:
     filter: Expression | None = None
     after: tuple[str | int | None, ...] | None = None
     with_payload: bool = False
+    #: Only what belongs to jobs of these principals; None for all.
+    principals: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +288,14 @@ class Store(Protocol):
         ...
 
     async def read_open(
-        self, job_id: str | None, filter_: Expression | None, *, after: UUID | None, with_payload: bool, limit: int
+        self,
+        job_id: str | None,
+        filter_: Expression | None,
+        *,
+        principals: frozenset[str] | None = None,
+        after: UUID | None,
+        with_payload: bool,
+        limit: int,
     ) -> tuple[Sequence[Execution], datetime]:
         """The first `limit` of what is open now by uid, after that one, and the moment of reading by the database's
         clock; of one job also what is planned.
@@ -297,6 +307,7 @@ class Store(Protocol):
         job_id: str | None,
         filter_: Expression | None,
         *,
+        principals: frozenset[str] | None = None,
         after: tuple[datetime, UUID],
         until: datetime,
         with_payload: bool,
@@ -350,3 +361,7 @@ class Ports:
     default_time_zone: str
     environment: str
     version: str
+    #: What the caller of this call may do.
+    access: Access = EVERYTHING
+    #: Whether a changed policy was refused, so that an older one is in force.
+    policy_stale: Callable[[], bool] = lambda: False

@@ -15,7 +15,7 @@ from scheduling.domain.schedule import Schedule, ScheduleState
 from scheduling.domain.timing import CatchupPolicy, DstPolicy, OnDeployment
 from scheduling.operations import checks, repeats
 from scheduling.operations.drafts import ListQuery, Repeat, ScheduleDraft
-from scheduling.operations.jobs import get_job
+from scheduling.operations.jobs import check_job, get_job
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import Page, Ports, ScheduleChange
 
@@ -84,7 +84,8 @@ async def schedule_job(
 
 
 async def get_schedule(ports: Ports, job_id: str, schedule_id: str) -> Schedule:
-    """The schedule. Raises NotFound."""
+    """The schedule. Raises NotFound, or PermissionDenied whether it is there or not."""
+    await check_job(ports, job_id)
     schedule = await ports.store.get_schedule(job_id, schedule_id)
     if schedule is None:
         raise NotFound(RESOURCE, f"jobs/{job_id}/schedules/{schedule_id}")
@@ -100,6 +101,7 @@ async def list_schedules(ports: Ports, job_id: str | None, query: ListQuery) -> 
         parent=job_id or "-",
         fields=_FIELDS,
         orders=("create_time",),
+        principals=None if job_id is not None else ports.access.principals,
         read=lambda page: ports.store.list_schedules(job_id, page),
     )
 

@@ -37,6 +37,8 @@ async def get_status(ports: Ports) -> StatusReport:
         modes.append("REDIS_DOWN")
     if status.read_only:
         modes.append("DATABASE_READ_ONLY")
+    if ports.policy_stale():
+        modes.append("POLICY_STALE")
     if status.overdue:
         modes.append("BEHIND")
     modes += [f"TARGET_DOWN:{service}" for service, each in sorted(breakers.items()) if each.state != "CLOSED"]

@@ -28,6 +28,7 @@ from google.protobuf.message import DecodeError, Message
 
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import InvalidRequest, SchedulingError, Violation
+from scheduling.domain.policy import EVERYTHING, Access
 from scheduling.rpc.authentication import Authenticator
 from scheduling.rpc.call import Call, current_call, serve_call
 from scheduling.rpc.errors import (
@@ -55,6 +56,8 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 Context = Any  # grpc.aio.ServicerContext, which its library leaves untyped
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
+#: What a principal may do by an RPC, named `Service/Method`.
+PolicyInForce = Callable[[str, str], Access]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
 
 
@@ -232,18 +235,23 @@ class Deadlines(Interceptor):
 class Authentication(Interceptor):
     """Tells who calls one of our services. Health, reflection and channelz answer anyone whom the network lets in."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, policy: PolicyInForce) -> None:
         super().__init__()
         self._authenticator = authenticator
+        self._policy = policy
 
     def around(self, method: str, inner: Behaviour) -> Behaviour:
-        """Sets the call's principal."""
+        """Sets the call's principal and what it may do. What it may not do at all is refused before it is read."""
         if not method.startswith(OWN_PREFIX):
             return inner
-        authenticate = self._authenticator
+        authenticate, policy = self._authenticator, self._policy
+        rpc = method.rpartition(".")[2]
 
         async def authenticated(request: Any, context: Context) -> Any:
-            current_call().principal = authenticate(context).principal
+            call = current_call()
+            call.principal = authenticate(context).principal
+            call.access = policy(call.principal, rpc)
+            call.access.check_call()
             return await inner(request, context)
 
         return authenticated
@@ -301,8 +309,19 @@ class Validation(Interceptor):
         return with_bytes
 
 
+def allow_all(principal: str, rpc: str) -> Access:  # noqa: ARG001 - the signature of a policy
+    """The policy of those who have none."""
+    return EVERYTHING
+
+
 def build_interceptors(
-    *, metrics: RpcMetrics, clock: Clock, streams: OpenStreams, authenticator: Authenticator, max_send_bytes: int
+    *,
+    metrics: RpcMetrics,
+    clock: Clock,
+    streams: OpenStreams,
+    authenticator: Authenticator,
+    policy: PolicyInForce,
+    max_send_bytes: int,
 ) -> tuple[Interceptor, ...]:
     """The one list: the first is outermost."""
     return (
@@ -311,7 +330,7 @@ def build_interceptors(
         Errors(),
         Streams(streams),
         Deadlines(),
-        Authentication(authenticator),
+        Authentication(authenticator, policy),
         Validation(max_send_bytes=max_send_bytes),
     )
 

@@ -20,6 +20,7 @@ from whispr.scheduling.v1.operations_service_pb2 import (
 from scheduling.operations import status
 from scheduling.operations.ports import Ports
 from scheduling.rpc import mapping
+from scheduling.rpc.call import PortsOfCalls
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["OperationsService"].full_name
 
@@ -30,7 +31,11 @@ class OperationsServicer(stubs.OperationsServiceServicer):
     """The methods of OperationsService. What they do is said in the proto; errors are raised as SchedulingError."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports = ports
+        self._ports_of_calls = PortsOfCalls(ports)
+
+    @property
+    def _ports(self) -> Ports:
+        return self._ports_of_calls.current()
 
     async def GetStatus(self, request: GetStatusRequest, context: Context) -> Status:
         return mapping.status(await status.get_status(self._ports))

@@ -57,7 +57,7 @@ from whispr.scheduling.v1.scheduling_service_pb2 import (
 from scheduling.operations import backfills, calendars, executions, jobs, previews, schedules
 from scheduling.operations.ports import Ports
 from scheduling.rpc import mapping, names, reading, schedule_mapping, schedule_reading
-from scheduling.rpc.call import current_call
+from scheduling.rpc.call import PortsOfCalls, current_call
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["SchedulingService"].full_name
 
@@ -68,7 +68,11 @@ class SchedulingServicer(stubs.SchedulingServiceServicer):
     """The methods of SchedulingService. What they do is said in the proto; errors are raised as SchedulingError."""
 
     def __init__(self, ports: Ports) -> None:
-        self._ports = ports
+        self._ports_of_calls = PortsOfCalls(ports)
+
+    @property
+    def _ports(self) -> Ports:
+        return self._ports_of_calls.current()
 
     async def GetJob(self, request: GetJobRequest, context: Context) -> Job:
         full = reading.wants_payload(request.view, default=True)

@@ -75,6 +75,8 @@ class ExecutionStore:
             select = _select(table, with_payload=page.with_payload)
             if job_id is not None:
                 select = select.where(jobs.c.job_id == job_id)
+            if page.principals is not None:
+                select = select.where(jobs.c.principal.in_(sorted(page.principals)))
             bounded = page_bounds(select, page, _keys(page.order, table), _columns(table))
             branches.append(sa.select(bounded.subquery()))
         merged = sa.union_all(*branches).subquery()
@@ -98,14 +100,21 @@ class ExecutionStore:
             await connection.execute(ask_to_stop(which, moment))
 
     async def read_open(
-        self, job_id: str | None, filter_: Expression | None, *, after: UUID | None, with_payload: bool, limit: int
+        self,
+        job_id: str | None,
+        filter_: Expression | None,
+        *,
+        principals: frozenset[str] | None = None,
+        after: UUID | None,
+        with_payload: bool,
+        limit: int,
     ) -> tuple[Sequence[Execution], datetime]:
         """The first `limit` of what is open now by uid, after that one, and the moment of reading; of one job also what
         is planned.
 
         Through the small partial indexes, or by that on job and uid.
         """
-        select = _watched(executions, job_id, filter_, with_payload=with_payload)
+        select = _watched(executions, job_id, filter_, principals, with_payload=with_payload)
         if after is not None:
             select = select.where(executions.c.uid > after)
         async with self._database.begin() as connection:
@@ -119,6 +128,7 @@ class ExecutionStore:
         job_id: str | None,
         filter_: Expression | None,
         *,
+        principals: frozenset[str] | None = None,
         after: tuple[datetime, UUID],
         until: datetime,
         with_payload: bool,
@@ -136,7 +146,7 @@ class ExecutionStore:
             bounds = [finish >= after[0], finish <= until, sa.tuple_(finish, table.c.uid) > sa.tuple_(*after)]
             if table is executions:
                 bounds.append(table.c.state == State.FAILED.value)
-            select = _watched(table, job_id, filter_, with_payload=with_payload).where(*bounds)
+            select = _watched(table, job_id, filter_, principals, with_payload=with_payload).where(*bounds)
             branches.append(sa.select(select.order_by(finish, table.c.uid).limit(limit).subquery()))
         merged = sa.union_all(*branches).subquery()
         select = sa.select(merged).order_by(merged.c.finish_time, merged.c.uid).limit(limit)
@@ -144,8 +154,17 @@ class ExecutionStore:
             return [rows.execution(row) for row in (await connection.execute(select)).mappings()]
 
 
-def _watched(table: sa.Table, job_id: str | None, filter_: Expression | None, *, with_payload: bool) -> sa.Select[Any]:
+def _watched(
+    table: sa.Table,
+    job_id: str | None,
+    filter_: Expression | None,
+    principals: frozenset[str] | None,
+    *,
+    with_payload: bool,
+) -> sa.Select[Any]:
     select = _select(table, with_payload=with_payload)
+    if principals is not None:
+        select = select.where(jobs.c.principal.in_(sorted(principals)))
     if filter_ is not None:
         select = select.where(condition(filter_, _columns(table)))
     return select if job_id is None else select.where(jobs.c.job_id == job_id)

@@ -20,7 +20,7 @@ from scheduling.operations.ports import JobChange, NewRun, PageRequest
 from scheduling.storage import rows
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
-from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, text_key, uid_key
+from scheduling.storage.lists import Position, SortKey, of_principals, page_bounds, read_page, text_key, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.tables import (
     backfills,
@@ -96,7 +96,10 @@ def select_jobs(*, with_payload: bool) -> sa.Select[Any]:
 def select_page(page: PageRequest) -> sa.Select[Any]:
     """The jobs of one page and one more: first which ones, then what is derived about them."""
     keys = _SORT_KEYS[page.order]
-    uids = page_bounds(sa.select(jobs.c.uid), page, keys, _FILTER_COLUMNS).subquery("page")
+    bounded = page_bounds(sa.select(jobs.c.uid, jobs.c.job_id), page, keys, _FILTER_COLUMNS)
+    if page.principals is not None:
+        bounded = of_principals(bounded, jobs.c.principal, page, keys)
+    uids = bounded.subquery("page")
     order = [key.column.desc() if page.descending else key.column.asc() for key in keys]
     return select_jobs(with_payload=page.with_payload).join(uids, uids.c.uid == jobs.c.uid).order_by(*order)
 

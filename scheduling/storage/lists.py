@@ -121,6 +121,19 @@ def page_bounds(
     return select.order_by(*order).limit(page.size + 1)
 
 
+def of_principals(
+    bounded: sa.Select[Any], principal: Column, page: PageRequest, keys: Sequence[SortKey]
+) -> sa.Select[Any]:
+    """The page narrowed to what belongs to `page.principals`: one look for each of them, by an index that begins with
+    the principal, and the first ones of all. Nothing of others is read, however much there is.
+    """
+    each = [sa.select(bounded.where(principal == one).subquery()) for one in sorted(page.principals or ())]
+    merged = sa.union_all(*each).subquery()
+    columns = [merged.c[str(key.column.key)] for key in keys]
+    order = [column.desc() if page.descending else column.asc() for column in columns]
+    return sa.select(merged).order_by(*order).limit(page.size + 1)
+
+
 async def read_page(
     connection: AsyncConnection, select: sa.Executable, page: PageRequest, keys: Sequence[SortKey]
 ) -> tuple[Sequence[Mapping[str, Any]], Position | None]:

@@ -151,6 +151,8 @@ class ScheduleStore:
         select = select_schedules()
         if job_id is not None:
             select = select.where(jobs.c.job_id == job_id)
+        if page.principals is not None:
+            select = select.where(jobs.c.principal.in_(sorted(page.principals)))
         select = page_bounds(select, page, _SORT_KEYS, _FILTER_COLUMNS)
         async with self._database.begin() as connection:
             found, position = await read_page(connection, select, page, _SORT_KEYS)

@@ -13,6 +13,7 @@ import pytest
 
 from scheduling.domain.execution import Execution
 from scheduling.domain.lifecycle import State
+from scheduling.domain.policy import EVERYTHING
 from scheduling.operations import executions as cases
 from scheduling.operations.executions import WatchBatch, watch_executions
 from tests.support.builders import new_job, once
@@ -41,7 +42,7 @@ class Watching:
     """A watch, and what it has told."""
 
     def __init__(self, stores: Stores, token: str = "", *, with_payload: bool = False) -> None:
-        ports: Any = SimpleNamespace(store=stores.store, clock=_Passing(stores))
+        ports: Any = SimpleNamespace(store=stores.store, clock=_Passing(stores), access=EVERYTHING)
         found = watch_executions(ports, None, "", token, with_payload=with_payload)
         self.batches = cast("AsyncGenerator[WatchBatch]", found)
         self.told: list[Execution] = []

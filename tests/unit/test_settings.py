@@ -252,13 +252,19 @@ def test_nobody_listens_beyond_this_machine_without_identity_unless_that_is_mean
     (problem,) = problems({"SCHEDULING_GRPC_LISTEN": listen})
     assert problem.startswith("SCHEDULING_GRPC_LISTEN: ")
     assert "identity=mesh" in problem
-    load_settings({"SCHEDULING_GRPC_LISTEN": listen, "SCHEDULING_IDENTITY": "mesh"})
+    mesh = {"SCHEDULING_IDENTITY": "mesh", "SCHEDULING_POLICY_FILE": "/etc/scheduling/policy.toml"}
+    load_settings(mesh | {"SCHEDULING_GRPC_LISTEN": listen})
     load_settings({"SCHEDULING_GRPC_LISTEN": listen, "SCHEDULING_IDENTITY_EXPOSED": "true"})
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.9.9.9:1", "[::1]:1", "localhost:1"])
 def test_this_machine_alone_needs_no_identity(listen: str) -> None:
     assert load_settings({"SCHEDULING_GRPC_LISTEN": listen}).identity == "development"
+
+
+def test_mesh_identity_needs_a_policy() -> None:
+    (problem,) = problems({"SCHEDULING_IDENTITY": "mesh"})
+    assert problem.startswith("SCHEDULING_POLICY_FILE: ")
 
 
 def test_identity_settings_are_read_and_checked() -> None:
