@@ -42,7 +42,7 @@ COMMIT_LAG = timedelta(seconds=5)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-_FIELDS = {
+EXECUTION_FIELDS = {
     "state": enum_of(State),
     "origin": enum_of(Origin),
     "target": STRING,
@@ -86,7 +86,7 @@ async def list_executions(ports: Ports, job_id: str | None, query: ListQuery) ->
     return await read_page(
         query,
         parent=job_id or "-",
-        fields=_FIELDS,
+        fields=EXECUTION_FIELDS,
         orders=("create_time", "nominal_time") if job_id is not None else ("create_time",),
         principals=None if job_id is not None else ports.access.principals,
         read=lambda page: ports.store.list_executions(job_id, page),
@@ -147,7 +147,7 @@ async def watch_executions(
     a moment up to which everything that ended has been told. It opens with what is open, so nothing else is in it.
     """
     bound = {"watch": job_id or "-", "filter": filter_text}
-    watch = _Watch(ports, job_id, parse_filter(filter_text, _FIELDS), with_payload=with_payload)
+    watch = _Watch(ports, job_id, parse_filter(filter_text, EXECUTION_FIELDS), with_payload=with_payload)
     since = _resume_from(resume_token, bound)
     if job_id is not None:
         await get_job(ports, job_id, with_payload=False)

@@ -51,6 +51,7 @@ _Listing = (
     scheduling_service_pb2.ListJobsRequest
     | scheduling_service_pb2.ListSchedulesRequest
     | scheduling_service_pb2.ListExecutionsRequest
+    | scheduling_service_pb2.ListOperationsRequest
 )
 
 

@@ -67,7 +67,7 @@ _next_fire = (
     .label("next_fire_time")
 )
 
-_FILTER_COLUMNS = {
+FILTER_COLUMNS = {
     "job_id": jobs.c.job_id,
     "display_name": jobs.c.display_name,
     "target": jobs.c.target,
@@ -96,7 +96,7 @@ def select_jobs(*, with_payload: bool) -> sa.Select[Any]:
 def select_page(page: PageRequest) -> sa.Select[Any]:
     """The jobs of one page and one more: first which ones, then what is derived about them."""
     keys = _SORT_KEYS[page.order]
-    bounded = page_bounds(sa.select(jobs.c.uid, jobs.c.job_id), page, keys, _FILTER_COLUMNS)
+    bounded = page_bounds(sa.select(jobs.c.uid, jobs.c.job_id), page, keys, FILTER_COLUMNS)
     if page.principals is not None:
         bounded = of_principals(bounded, jobs.c.principal, page, keys)
     uids = bounded.subquery("page")
@@ -188,6 +188,8 @@ class JobStore:
             uid = current["uid"]
             moment = self._database.moment()
             if current["cancel_time"] is None:
+                # A step of a backfill that is under way is waited for, and what it makes is ended below.
+                await end_backfills(connection, backfills.c.job_uid == uid)
                 await connection.execute(
                     jobs.update()
                     .where(jobs.c.uid == uid)
@@ -352,6 +354,15 @@ def ask_to_stop(which: sa.ColumnElement[bool], moment: sa.ColumnElement[datetime
         executions.update()
         .where(which, executions.c.state == State.RUNNING.value, executions.c.cancel_request_time.is_(None))
         .values(cancel_request_time=moment)
+    )
+
+
+async def end_backfills(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> None:
+    """Ends running backfills; waits for the step of one that is under way."""
+    await connection.execute(
+        backfills.update()
+        .where(which, backfills.c.state == BackfillState.RUNNING.value)
+        .values(state=BackfillState.CANCELLED.value)
     )
 
 

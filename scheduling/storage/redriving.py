@@ -13,7 +13,8 @@ from scheduling.storage.notify import CHANNEL
 
 # The job is locked before its executions, so that one that is being cancelled or deleted either ends what this moves or
 # is seen as ended here. `due_time` and `start_time` begin anew, since lateness and maximum age count from them. It was
-# released before: `queue_time` says so also of what expired without a call, or it would be taken for a new firing.
+# released before: `queue_time` says so also of what expired without a call, or it would be taken for a new firing. What
+# has crashed its processes still runs by itself.
 _REDRIVE = f"""
 WITH owned AS MATERIALIZED (
     SELECT j.uid, j.max_age FROM jobs j
@@ -28,7 +29,7 @@ WITH owned AS MATERIALIZED (
 UPDATE executions e
 SET state = 'PENDING', reason = '', held_by = NULL, counted = 0, due_time = {NOW}, ready_time = {NOW},
     expire_time = {NOW} + mine.max_age, start_time = NULL, finish_time = NULL, cancel_request_time = NULL,
-    queue_time = coalesce(e.queue_time, {NOW})
+    queue_time = coalesce(e.queue_time, {NOW}), crashes = least(e.crashes, 2)
 FROM mine WHERE e.uid = mine.uid
 RETURNING e.uid
 """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from scheduling.domain.job import Creation, Job
 from scheduling.storage.backfilling import BackfillStore
+from scheduling.storage.bulk import OperationStore
 from scheduling.storage.calendars import CalendarStore
 from scheduling.storage.creation import Creator
 from scheduling.storage.database import Database
@@ -29,6 +30,7 @@ class PostgresStore(
     BackfillStore,
     ExecutionStore,
     RedrivingStore,
+    OperationStore,
     StatusStore,
 ):
     """Implements `operations.ports.Store` on PostgreSQL."""
