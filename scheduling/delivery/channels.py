@@ -13,6 +13,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
+from scheduling.delivery.envoy import unsent_reason
 from scheduling.delivery.targets import TargetTable
 from scheduling.domain.limits import KEPT_MESSAGE_CHARACTERS, KEPT_RESPONSE_BYTES
 from scheduling.domain.retry import Code
@@ -33,8 +34,8 @@ _DETAILS = "grpc-status-details-bin"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of a call: a status code, its text, what a small response held, and how long the target wants to be
-    left alone.
+    """What came of a call: a status code, its text, what a small response held, how long the target wants to be left
+    alone, and why it was never sent, if the sidecar says so.
     """
 
     code: Code
@@ -42,6 +43,7 @@ class Answer:
     response: bytes | None = None
     response_type: str = ""
     pushback: timedelta | None = None
+    unsent: str = ""
 
 
 class Channels:
@@ -93,7 +95,15 @@ class Channels:
 def _answer(error: grpc.aio.AioRpcError) -> Answer:
     code = Code(error.code().value[0])
     text = (error.details() or "").replace("\0", "")[:KEPT_MESSAGE_CHARACTERS]
+    if code is Code.UNAVAILABLE:
+        return Answer(code, text, pushback=_pushback(error), unsent=unsent_reason(text, _headers(error)))
     return Answer(code, text, pushback=_pushback(error))
+
+
+def _headers(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """What came with an answer. One that is nothing but an error has all of it in its trailers."""
+    both = (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ()))
+    return {key: value for key, value in both if isinstance(value, str)}
 
 
 def _pushback(error: grpc.aio.AioRpcError) -> timedelta | None:

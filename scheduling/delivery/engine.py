@@ -43,6 +43,8 @@ CLAIM_SECONDS = 3.0
 LAST_SECONDS = 5.0
 #: Why this process gives up a call of its own accord: it says nothing about the target, and the call is made again.
 _CUT = frozenset({Reason.LEASE_LOST, Reason.SHUTDOWN})
+#: What a breaker learns nothing from: the caller's wish, this process's end, and a full pool of our own sidecar.
+_TELLS_NOTHING = frozenset({Reason.CALLER, Reason.POOL_OVERFLOW, *_CUT})
 
 
 class Store(Protocol):
@@ -468,6 +470,7 @@ class DeliveryEngine:
             pushback=_pause_after_cut(claim, start, now) if is_cut else answer.pushback,
             cancel_requested=held.cancelled_by == Reason.CALLER,
             reason=held.cancelled_by if is_cut else "",
+            unsent=answer.unsent,
         )
         attempt = Attempt(
             number=claim.attempt,
@@ -477,7 +480,7 @@ class DeliveryEngine:
             code=int(answer.code),
             message=answer.message,
             counted=decision.counted,
-            reason=held.cancelled_by or (Reason.CONFLICT if answer.code is Code.ABORTED else ""),
+            reason=held.cancelled_by or answer.unsent or (Reason.CONFLICT if answer.code is Code.ABORTED else ""),
         )
         return Outcome(
             uid=claim.uid,
@@ -570,7 +573,7 @@ class DeliveryEngine:
         """
         tallies: dict[str, tuple[int, int]] = {}
         for claim, outcome in batch:
-            if claim is None or outcome.attempt is None or outcome.attempt.reason in (Reason.CALLER, *_CUT):
+            if claim is None or outcome.attempt is None or outcome.attempt.reason in _TELLS_NOTHING:
                 continue
             service = claim.target.partition("/")[0]
             failures, successes = tallies.get(service, (0, 0))

@@ -43,6 +43,9 @@ class Reason(StrEnum):
     LEASE_LOST = "LEASE_LOST"
     NOT_BEGUN = "NOT_BEGUN"
     SHUTDOWN = "SHUTDOWN"
+    # The sidecar's own word that it sent nothing: its pool of connections is full, or it reached nobody.
+    POOL_OVERFLOW = "POOL_OVERFLOW"
+    NOT_CONNECTED = "NOT_CONNECTED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ ANSWER_CLASSES: dict[Code, AnswerClass] = {
 
 #: The pause after a conflict answer: the target said that the same work is running already.
 CONFLICT_PAUSE = timedelta(minutes=1)
+#: The shortest pause after a call that never left the sidecar, which no bound on attempts ends.
+UNSENT_PAUSE = timedelta(seconds=1)
 #: The part of a pause that chance may take away.
 JITTER_SHARE = 0.2
 #: The longest pause that a target may ask for.
@@ -106,21 +108,25 @@ def decide(
     pushback: timedelta | None = None,
     cancel_requested: bool = False,
     reason: str = "",
+    unsent: str = "",
 ) -> Decision:
     """What becomes of an execution after an answer.
 
     `attempt` is the number of the attempt that was answered, `counted_before` how many counted before it. `pushback` is
     the pause that the target asked for; negative means that it asks not to be tried again. `reason` is an attempt's own
-    reason, such as LEASE_LOST.
+    reason, such as LEASE_LOST. `unsent` tells why the call was never sent; it is then not counted.
     """
     kind = ANSWER_CLASSES[code]
     if kind is AnswerClass.OK or (kind is AnswerClass.EXISTS and attempt > 1):
         return Decision(State.SUCCEEDED)
-    counted = kind is not AnswerClass.CONFLICT
+    counted = kind is not AnswerClass.CONFLICT and not unsent
     if cancel_requested:
         return Decision(State.CANCELLED, Reason.CALLER, counted)
     if kind in (AnswerClass.PERMANENT, AnswerClass.EXISTS):
         return Decision(State.FAILED, Reason.PERMANENT)
+    if unsent:
+        pause = max(backoff(policy, counted_before + 1, chance), UNSENT_PAUSE)
+        return again(unsent, counted=False, ready_time=now + pause, expire_time=expire_time)
     if not counted:
         return again(Reason.CONFLICT, counted=False, ready_time=now + CONFLICT_PAUSE, expire_time=expire_time)
     if counted_before + 1 >= policy.max_attempts:

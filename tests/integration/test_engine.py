@@ -158,6 +158,30 @@ def test_calls_that_exhaust_their_attempts_end_in_failed_with_their_errors(datab
     run(scenario())
 
 
+@pytest.mark.parametrize(("unsent", "is_failure"), [("POOL_OVERFLOW", False), ("NOT_CONNECTED", True)])
+def test_a_call_that_the_sidecar_never_sent_is_made_again_and_counts_for_nothing(
+    database_url: str, unsent: str, is_failure: bool
+) -> None:
+    async def scenario() -> None:
+        caller = answering(Answer(Code.UNAVAILABLE, "local", unsent=unsent))
+        async with open_stores(database_url, FlowingClock()) as stores, EngineProcess(stores, caller) as worker:
+            uid = await stores.one_off(job_id="job", policy=RetryPolicy(1, timedelta(milliseconds=1)))
+            for attempt in (1, 2, 3):
+                await stores.release()
+                await worker.hand_over(uid)
+                await worker.witness.until_recorded(attempt)
+                stores.clock.advance(1.01)
+            found = await stores.read("job", uid)
+            assert (found.state, found.attempt) == (State.PENDING, 3)
+            assert [(each.counted, each.reason) for each in found.attempts] == [(False, unsent)] * 3
+            # Breakers are told before the next outcome is recorded, so of the last one perhaps not yet. A full pool is
+            # no sign that the target is down; nobody to connect to is.
+            told = [row["failures"] for row in await stores.query("SELECT failures FROM breakers")]
+            assert told in (([2], [3]) if is_failure else ([],))
+
+    run(scenario())
+
+
 def test_no_more_calls_are_under_way_than_a_queue_has_slots(database_url: str) -> None:
     async def scenario() -> None:
         caller = RecordingCaller()

@@ -16,6 +16,7 @@ from scheduling.domain.retry import (
     ANSWER_CLASSES,
     CONFLICT_PAUSE,
     MAX_PUSHBACK,
+    UNSENT_PAUSE,
     AnswerClass,
     Code,
     Decision,
@@ -158,3 +159,26 @@ def test_a_backoff_lies_between_four_fifths_of_the_first_and_the_longest_pause(
     pause = backoff(policy, failures, chance)
     assert initial * 0.8 - timedelta(microseconds=2) <= pause <= longest
     assert pause <= backoff(policy, failures, 0.0) <= backoff(policy, failures + 1, 0.0)
+
+
+@pytest.mark.parametrize("unsent", [Reason.POOL_OVERFLOW, Reason.NOT_CONNECTED])
+def test_a_call_that_never_left_the_sidecar_counts_for_nothing(unsent: Reason) -> None:
+    policy = RetryPolicy(max_attempts=1)
+    decision = answered(Code.UNAVAILABLE, unsent=unsent, policy=policy, attempt=9)
+    assert decision == Decision(State.PENDING, unsent, False, NOW + policy.initial_backoff)
+
+
+def test_calls_that_are_never_sent_do_not_follow_each_other_at_once() -> None:
+    policy = RetryPolicy(max_attempts=4, initial_backoff=timedelta(milliseconds=100))
+    decision = answered(Code.UNAVAILABLE, unsent=Reason.POOL_OVERFLOW, policy=policy)
+    assert decision.ready_time == NOW + UNSENT_PAUSE
+
+
+def test_calls_that_are_never_sent_end_with_the_maximum_age() -> None:
+    decision = answered(Code.UNAVAILABLE, unsent=Reason.NOT_CONNECTED, expire_time=NOW + timedelta(seconds=30))
+    assert decision == Decision(State.FAILED, Reason.EXPIRED, False)
+
+
+def test_a_caller_who_cancels_what_was_never_sent_ends_it() -> None:
+    decision = answered(Code.UNAVAILABLE, unsent=Reason.NOT_CONNECTED, cancel_requested=True)
+    assert decision == Decision(State.CANCELLED, Reason.CALLER, False)
