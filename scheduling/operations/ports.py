@@ -19,6 +19,7 @@ from scheduling.domain.execution import Execution
 from scheduling.domain.filters import Expression
 from scheduling.domain.job import Creation, Job, OverlapPolicy
 from scheduling.domain.limits import Limits
+from scheduling.domain.pause import Pause, Scope
 from scheduling.domain.policy import EVERYTHING, Access
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.domain.target import Queue, RetryPolicy, Target
@@ -140,6 +141,7 @@ class QueueStatus:
     retrying: int
     failed: int
     oldest_waiting: timedelta | None
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,15 @@ class BreakerStatus:
 
     state: str
     change_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """A target with the breaker of its service, None if that never moved, and what pauses it."""
+
+    target: Target
+    breaker: BreakerStatus | None = None
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +361,18 @@ class Store(Protocol):
 
     async def breakers(self) -> Mapping[str, BreakerStatus]:
         """The breakers that ever moved, by service."""
+        ...
+
+    async def pauses(self) -> Sequence[Pause]:
+        """All pauses that stand."""
+        ...
+
+    async def pause(self, scope: Scope, name: str, principal: str, note: str) -> None:
+        """Stops release, and gives back what is released and not claimed. What is paused already stays as it is."""
+        ...
+
+    async def resume(self, scope: Scope, name: str) -> None:
+        """Ends a pause. What is not paused stays as it is."""
         ...
 
 

@@ -8,6 +8,7 @@ from scheduling.domain.job import Creation, Job
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.bulk import OperationStore
 from scheduling.storage.calendars import CalendarStore
+from scheduling.storage.controls import ControlStore
 from scheduling.storage.creation import Creator
 from scheduling.storage.database import Database
 from scheduling.storage.executions import ExecutionStore
@@ -32,6 +33,7 @@ class PostgresStore(
     RedrivingStore,
     OperationStore,
     StatusStore,
+    ControlStore,
 ):
     """Implements `operations.ports.Store` on PostgreSQL."""
 

@@ -258,6 +258,23 @@ breakers = sa.Table(
     sa.Column("change_time", _Time),
 )
 
+controls = sa.Table(
+    "controls",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("principal", sa.Text),
+    sa.Column("note", sa.Text),
+    sa.Column("pause_time", _Time),
+)
+
+rates = sa.Table(
+    "rates",
+    metadata,
+    sa.Column("service", sa.Text, primary_key=True),
+    sa.Column("next_time", _Time),
+)
+
 owner_days = sa.Table(
     "owner_days",
     metadata,
