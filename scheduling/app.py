@@ -24,6 +24,7 @@ from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.engine import DeliveryEngine, EngineSettings
 from scheduling.delivery.targets import ROWS, TargetTable
 from scheduling.dispatch.broker import Transport
+from scheduling.dispatch.bulk import BulkWork
 from scheduling.dispatch.lease import Beat, Canceller, Lease, Reaper
 from scheduling.dispatch.loop import Loop
 from scheduling.dispatch.planner import Planner
@@ -57,6 +58,7 @@ from scheduling.storage.maintaining import MaintenanceStore
 from scheduling.storage.migrate import head_revision
 from scheduling.storage.releasing import ReleasingStore
 from scheduling.storage.status import StatusStore
+from scheduling.storage.stepping import SteppingStore
 from scheduling.storage.store import PostgresStore
 from scheduling.telemetry.logs import configure_logging, log_event
 from scheduling.telemetry.metrics import BREAKER_CLOSED, BREAKER_HALF_OPEN, BREAKER_OPEN, Metrics
@@ -424,6 +426,7 @@ class Worker:
             self._pulse_loop,
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
             Loop("planner", planner.tick, clock),
+            Loop("bulk", BulkWork(self.leadership, SteppingStore(database), clock).tick, clock),
             Loop("housekeeping", self._keep_house, clock),
             Loop("listener", self._listen, clock),
         ]
