@@ -22,6 +22,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from scheduling import field_rules
 from scheduling.domain.errors import Violation
 from scheduling.domain.target import Queue, RetryPolicy, Target
 
@@ -39,7 +40,11 @@ class Retention(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table. `retries` is calls after the first one, `timeout` is seconds for each call."""
+    """One row of the table. `retries` is calls after the first one, `timeout` is seconds for each call.
+
+    `running` bounds how many of its executions are released and running at once, so that one kind of work never eats
+    another's slots (E20); None leaves what people wait for to the bound of its queue, others to RUNNING_LIMIT.
+    """
 
     method: str
     queue: Queue
@@ -47,6 +52,7 @@ class Row:
     timeout: int
     retention: Retention
     description: str
+    running: int | None = None
 
 
 HIGH, MEDIUM, LOW = Queue.HIGH, Queue.MEDIUM, Queue.LOW
@@ -84,6 +90,9 @@ ROWS: tuple[Row, ...] = (
 )
 # fmt: on
 
+#: Executions of one method that are released and running at once, where its row says nothing else.
+RUNNING_LIMIT = 1000
+
 #: How long sent messages and notifications are kept when the setting says nothing else.
 DEFAULT_SENT_RETENTION = timedelta(days=30)
 #: How long after its first ready time a message or notification may still be sent (E16); others keep the policy's 24 h.
@@ -110,7 +119,7 @@ class TargetTable:
     the contracts do not have or that streams, and ValueError when two rows name the same method.
     """
 
-    __slots__ = ("_methods", "_retention", "_targets", "_validator")
+    __slots__ = ("_methods", "_requests", "_retention", "_targets")
 
     def __init__(self, rows: Iterable[Row] = ROWS, *, sent_retention: timedelta = DEFAULT_SENT_RETENTION) -> None:
         methods: dict[str, MethodDescriptor] = {}
@@ -129,10 +138,9 @@ class TargetTable:
             targets[row.method] = _target(row, method, sent_retention)
             retention[row.method] = row.retention
         self._methods = MappingProxyType(methods)
+        self._requests = {name: message_factory.GetMessageClass(method.input_type) for name, method in methods.items()}
         self._targets = MappingProxyType(targets)
         self._retention = MappingProxyType(retention)
-        # It compiles and keeps the rules of each type, so there is one for the life of the table.
-        self._validator = protovalidate.Validator()
 
     def __iter__(self) -> Iterator[Target]:
         """The targets, sorted by method."""
@@ -169,7 +177,7 @@ class TargetTable:
 
     def request_class(self, method: str) -> type[Message]:
         """The message class of a target's request. Raises KeyError."""
-        return message_factory.GetMessageClass(self._methods[method].input_type)
+        return self._requests[method]
 
     def response_class(self, method: str) -> type[Message]:
         """The message class of a target's response. Raises KeyError."""
@@ -219,6 +227,9 @@ class TargetTable:
         Raises KeyError when `method` is not in the table.
         """
         expected = self._targets[method].request_type
+        if type_url == f"type.googleapis.com/{expected}" and value:
+            # The usual case, without taking the URL apart.
+            return self._check_value(method, expected, value)
         if not type_url and not value:
             return [Violation("", f"must hold a {expected}", "REQUEST_REQUIRED")]
         prefix, slash, name = type_url.rpartition("/")
@@ -233,12 +244,14 @@ class TargetTable:
             ]
         if not value:
             return [Violation("", f"must not be an empty {expected}", "REQUEST_EMPTY")]
-        message = self.request_class(method)()
+        return self._check_value(method, expected, value)
+
+    def _check_value(self, method: str, expected: str, value: bytes) -> list[Violation]:
         try:
-            message.ParseFromString(value)
+            message = self._requests[method].FromString(value)
         except DecodeError:
             return [Violation("", f"the bytes are not a {expected}", "REQUEST_MALFORMED")]
-        return [_violation(found) for found in self._validator.collect_violations(message)]
+        return [_violation(found) for found in field_rules.broken(message)]
 
 
 def _target(row: Row, method: MethodDescriptor, sent_retention: timedelta) -> Target:
@@ -255,6 +268,7 @@ def _target(row: Row, method: MethodDescriptor, sent_retention: timedelta) -> Ta
         timeout=timedelta(seconds=row.timeout),
         retention=spans[row.retention],
         description=row.description,
+        running_limit=row.running or (None if row.queue is HIGH else RUNNING_LIMIT),
     )
 
 

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as SaConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from scheduling.domain.errors import StoreUnavailable
+from scheduling.storage.binary import Encoded, EncodedDumper
 
 #: The moment of a statement: the database's clock, or what a test has bound.
 NOW = "coalesce(%(now)s::timestamptz, now())"
@@ -149,6 +150,11 @@ class _Connection(AsyncConnection[TupleRow]):
         self.pgconn.finish()
 
 
+async def _take_encoded(connection: AsyncConnection[TupleRow]) -> None:
+    """Teaches a new connection the parameters of `binary`."""
+    connection.adapters.register_dumper(Encoded, EncodedDumper)
+
+
 class Database:
     """The pools of one process. `async with Database(...)` opens them without waiting for PostgreSQL to be there."""
 
@@ -185,7 +191,7 @@ class Database:
             timeout=hot_timeout.total_seconds(),
             max_waiting=1000,
             max_idle=60,
-            configure=self._mark,
+            configure=self._prepare,
             reconnect_timeout=RECONNECT_SECONDS,
             reconnect_failed=_grow_again,
             open=False,
@@ -227,8 +233,9 @@ class Database:
                 if connection.closed:
                     await self._purge(connection)
 
-    async def _mark(self, connection: _Connection) -> None:
+    async def _prepare(self, connection: _Connection) -> None:
         connection.generation = self._generation
+        await _take_encoded(connection)
 
     async def _purge(self, broken: _Connection) -> None:
         """Gives all idle connections up when one has broken: the others have most probably too, and each would fail

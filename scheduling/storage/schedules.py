@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +23,7 @@ from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, 
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
 from scheduling.storage.plans import first_plan, owner_of
-from scheduling.storage.tables import executions, jobs, schedule_gaps, schedules
+from scheduling.storage.tables import backfills, executions, jobs, schedule_gaps, schedules
 
 _firing = sa.and_(
     executions.c.schedule_uid == schedules.c.uid,
@@ -78,10 +77,8 @@ def _typed(record: dict[str, Any], table: sa.Table) -> dict[str, Any]:
     values = {name: record[name] for name in record if name in table.c}
     values |= {name: json.loads(values[name]) for name in ("spec", "exclusions")}
     values["calendar_ids"] = values["calendar_ids"].split()
-    values["stale"] = bool(values["calendar_ids"])
-    until = values.get("evaluated_until")
-    if until is not None:
-        values["evaluated_until"] = sa.text("'infinity'") if until == "infinity" else datetime.fromisoformat(until)
+    if values["evaluated_until"] == "infinity":
+        values["evaluated_until"] = sa.text("'infinity'")
     return values
 
 
@@ -168,6 +165,7 @@ class ScheduleStore:
             )
             if not deleted.rowcount:
                 return False
+            await connection.execute(backfills.delete().where(backfills.c.schedule_uid == schedule.uid))
             await connection.execute(schedule_gaps.delete().where(schedule_gaps.c.schedule_uid == schedule.uid))
             await connection.execute(
                 executions.delete().where(
