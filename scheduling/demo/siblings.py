@@ -5,7 +5,8 @@
 
 It answers every method of every contract under `whispr.siblings`, from the descriptors alone, so a further sibling
 needs nothing here. It prints `ready PORT` when it serves, serves health and reflection too, and ends on SIGTERM or
-SIGINT.
+SIGINT. With `--rules FILE`, the rules of that file, one a line, come before those of the command line; SIGHUP reads it
+again, so that a sibling may fall ill and recover.
 
 The record has one JSON line for each call, in the order in which the calls ended:
 
@@ -36,6 +37,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,10 @@ METADATA = {
     "traceparent": "traceparent",
 }
 
-Handler = Callable[[Message, Any], Awaitable[Message]]
+#: Answers that no contract knows: what is no message at all, and what is larger than any caller takes.
+ANSWERS = {"garbage": b"\xff" * 64, "huge": b"\x0a\x80\x80\x80\x08" + b"x" * (16 * 1024 * 1024)}
+
+Handler = Callable[[Message, Any], Awaitable[Message | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,8 @@ class Rule:
     """How some calls are treated. `method` and `match` are globs on the method and on the request's id.
 
     First `delay` seconds pass, then the call hangs until the caller gives up if `hang` is set, then it is answered with
-    `code`. With `times`, only the first so many calls with the same id (the same idempotency key, where there is no
-    id).
+    `code`, or with the bytes that `answer` names. With `times`, only the first so many calls with the same id (the same
+    idempotency key, where there is no id).
     """
 
     method: str
@@ -81,10 +86,11 @@ class Rule:
     delay: float = 0.0
     hang: bool = False
     code: grpc.StatusCode = grpc.StatusCode.OK
+    answer: str = ""
 
 
 def parse_rule(text: str) -> Rule:
-    """The rule written as `METHOD [match=GLOB] [times=N] [delay=SECONDS] [code=CODE] [hang]`.
+    """The rule written as `METHOD [match=GLOB] [times=N] [delay=SECONDS] [code=CODE] [answer=WORD] [hang]`.
 
     Raises ValueError, which says what is wrong.
     """
@@ -97,8 +103,8 @@ def parse_rule(text: str) -> Rule:
         if name in values:
             raise ValueError(f"{name} is given twice: {text!r}")
         values[name] = _rule_value(name, value)
-    if not values.keys() & {"delay", "hang", "code"}:
-        raise ValueError(f"a rule needs code, delay or hang: {text!r}")
+    if not values.keys() & {"delay", "hang", "code", "answer"}:
+        raise ValueError(f"a rule needs code, delay, answer or hang: {text!r}")
     return Rule(method, **values)
 
 
@@ -114,7 +120,9 @@ def _rule_value(name: str, value: str) -> Any:
             return True
         case "code" if value in grpc.StatusCode.__members__:
             return grpc.StatusCode[value]
-    raise ValueError(f"{name}={value} is no part of a rule (match, times, delay, code, hang)")
+        case "answer" if value in ANSWERS:
+            return value
+    raise ValueError(f"{name}={value} is no part of a rule (match, times, delay, code, answer, hang)")
 
 
 class Record:
@@ -154,11 +162,23 @@ class Rules:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = tuple(rules)
+        self._first: tuple[Rule, ...] = ()
         self._used: Counter[tuple[int, str]] = Counter()
+        self._candidates: dict[str, tuple[tuple[int, Rule], ...]] = {}
+
+    def put_first(self, rules: Iterable[Rule]) -> None:
+        """Puts rules before the others, in place of those put there before."""
+        self._first = tuple(rules)
+        self._candidates.clear()
 
     def for_method(self, method: str) -> tuple[tuple[int, Rule], ...]:
         """The numbered rules that can fit calls of a method."""
-        return tuple(pair for pair in enumerate(self._rules) if fnmatchcase(method, pair[1].method))
+        found = self._candidates.get(method)
+        if found is None:
+            numbered = (*((-1 - n, rule) for n, rule in enumerate(self._first)), *enumerate(self._rules))
+            found = tuple(pair for pair in numbered if fnmatchcase(method, pair[1].method))
+            self._candidates[method] = found
+        return found
 
     def take(self, candidates: tuple[tuple[int, Rule], ...], request_id: str, key: str) -> Rule | None:
         """The rule for one call, counted as used."""
@@ -269,10 +289,9 @@ def _id_field(request: Descriptor) -> str | None:
 def _handler(method: MethodDescriptor, rules: Rules, record: Record) -> Handler:
     name = f"{method.containing_service.full_name}/{method.name}"
     id_field = _id_field(method.input_type)
-    candidates = rules.for_method(name)
     responder = Responder(method)
 
-    async def handle(request: Message, context: Any) -> Message:
+    async def handle(request: Message, context: Any) -> Message | bytes:
         received, began = time.time_ns(), time.perf_counter_ns()
         request_id: str = getattr(request, id_field) if id_field is not None else ""
         entry: dict[str, Any] = {
@@ -284,6 +303,7 @@ def _handler(method: MethodDescriptor, rules: Rules, record: Record) -> Handler:
         }
         code = grpc.StatusCode.CANCELLED
         try:
+            candidates = rules.for_method(name)
             rule = rules.take(candidates, request_id, entry["idempotency_key"] or "") if candidates else None
             if rule is not None:
                 await _obey(rule)
@@ -294,9 +314,15 @@ def _handler(method: MethodDescriptor, rules: Rules, record: Record) -> Handler:
             record.add(entry)
         if code is not grpc.StatusCode.OK:
             await context.abort(code, f"the demo was told to answer {code.name}")
+        if rule is not None and rule.answer:
+            return ANSWERS[rule.answer]
         return responder.answer(request, received)
 
     return handle
+
+
+def _serialize(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def _scheduling_metadata(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -340,17 +366,33 @@ def sibling_services(packages: Sequence[str] = ()) -> list[ServiceDescriptor]:
     return sorted(services, key=lambda service: service.full_name)
 
 
-async def serve(listen: str, record_path: Path, services: Sequence[ServiceDescriptor], rules: Iterable[Rule]) -> None:
-    """Serves until SIGTERM or SIGINT; prints `ready PORT` once it does. Raises RuntimeError when it cannot listen."""
+def read_rules(file: Path) -> list[Rule]:
+    """The rules of a file, one a line; none when it is not there. Raises ValueError for what is no rule."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [parse_rule(line) for line in lines if line.strip()]
+
+
+async def serve(
+    listen: str,
+    record_path: Path,
+    services: Sequence[ServiceDescriptor],
+    rules: Iterable[Rule],
+    first: Callable[[], Iterable[Rule]] = tuple,
+) -> None:
+    """Serves until SIGTERM or SIGINT; prints `ready PORT` once it does. Raises RuntimeError when it cannot listen.
+
+    `first` gives the rules that come before the others; SIGHUP asks for them again.
+    """
     record, shared_rules = Record(record_path), Rules(rules)
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    shared_rules.put_first(first())
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_send_message_length", -1)])
     names = [service.full_name for service in services]
     for service in services:
         handlers = {
             method.name: grpc.unary_unary_rpc_method_handler(
                 _handler(method, shared_rules, record),
                 request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
-                response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
+                response_serializer=_serialize,
             )
             for method in service.methods
         }
@@ -365,6 +407,7 @@ async def serve(listen: str, record_path: Path, services: Sequence[ServiceDescri
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: shared_rules.put_first(first()))
     flusher = asyncio.create_task(record.keep_flushing())
     # It ends by itself only when the file cannot be written, and a demo without a record is none.
     flusher.add_done_callback(lambda _: stopping.set())
@@ -385,16 +428,29 @@ async def serve(listen: str, record_path: Path, services: Sequence[ServiceDescri
     "--record", required=True, type=click.Path(dir_okay=False, path_type=Path), help="File to append calls to."
 )
 @click.option("--services", default="", help="Packages to serve, with commas; all when not given.")
-@click.option("--rule", "rules", multiple=True, help="METHOD [match=GLOB] [times=N] [delay=SECONDS] [code=CODE] [hang]")
-def main(listen: str, record: Path, services: str, rules: Sequence[str]) -> None:
+@click.option(
+    "--rule",
+    "rules",
+    multiple=True,
+    help="METHOD [match=GLOB] [times=N] [delay=SECONDS] [code=CODE] [answer=WORD] [hang]",
+)
+@click.option(
+    "--rules",
+    "rules_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of rules that come first, one a line; SIGHUP reads it again.",
+)
+def main(listen: str, record: Path, services: str, rules: Sequence[str], rules_file: Path | None) -> None:
     """Runs the server; exit code 2 for wrong options, 1 when it cannot listen."""
     try:
         chosen = sibling_services([name for name in services.split(",") if name])
         parsed = [parse_rule(rule) for rule in rules]
+        first = tuple if rules_file is None else partial(read_rules, rules_file)
+        first()
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:
-        asyncio.run(serve(listen, record, chosen, parsed))
+        asyncio.run(serve(listen, record, chosen, parsed, first))
     except RuntimeError as error:
         sys.exit(f"cannot listen on {listen}: {error}")
 

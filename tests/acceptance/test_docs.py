@@ -23,7 +23,7 @@ from tests.acceptance.test_readme import (
 
 DOCS = ROOT / "docs"
 #: Seconds for a process to stop.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")

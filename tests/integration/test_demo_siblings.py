@@ -27,7 +27,7 @@ from scheduling.demo.siblings import Rule, parse_rule
 
 SEND = "messaging.MessagingService/SendScheduledMessage"
 #: Seconds after which something that should have happened will not any more.
-PATIENCE = 20
+PATIENCE = 60
 
 
 @dataclass

@@ -29,7 +29,7 @@ from scheduling.embedded import (
 )
 
 #: Seconds for anything to happen that must happen.
-PATIENCE = 30.0
+PATIENCE = 60.0
 ROOT = Path(__file__).parents[2]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has somebody else run its servers")
 #: Owns a stack until its input ends or Ctrl-C comes; tells when it is up, and whether Ctrl-C spared the servers.

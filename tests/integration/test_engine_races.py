@@ -107,7 +107,7 @@ def test_an_id_that_comes_while_the_sweep_has_all_slots_is_claimed_when_it_gives
                 # Until the claim loop has seen that there is no slot.
                 await stores.clock.sleep(0.01)
                 gate.opened.set()
-                await caller.changed.until(lambda: len(caller.calls) == 1, patience=5)
+                await caller.changed.until(lambda: len(caller.calls) == 1)
 
     run(scenario())
 
@@ -133,13 +133,13 @@ def test_what_is_cancelled_in_the_turn_of_its_claim_gives_back_slot_and_executio
                 uid = await stores.one_off(job_id="job")
                 await stores.release()
                 await worker.hand_over(uid)
-                await worker.witness.changed.until(lambda: len(worker.witness.outcomes) == 1, patience=5)
+                await worker.witness.changed.until(lambda: len(worker.witness.outcomes) == 1)
                 seams.after_claim = lambda: None
                 found = await stores.read("job", uid)
                 assert (found.state, found.reason, found.attempts) == (state, reason, ())
                 assert caller.calls == []
                 assert worker.engine.in_flight(Queue.HIGH) == 0
-                assert worker.engine.tokens == frozenset()
+                assert worker.engine.held == frozenset()
 
     run(scenario())
 
@@ -162,7 +162,7 @@ def test_a_claim_under_way_when_the_drain_begins_is_waited_for_and_given_back(da
                 assert not done
                 gate.opened.set()
                 await drain
-                assert worker.engine.tokens == frozenset()
+                assert worker.engine.held == frozenset()
                 row = await stores.row(uid)
                 assert (row["state"], row["reason"], row["attempt"]) == ("PENDING", "NOT_BEGUN", 0)
                 assert caller.calls == []

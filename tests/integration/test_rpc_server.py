@@ -27,7 +27,7 @@ from scheduling.rpc.scheduling_servicer import SERVICE_NAME
 from scheduling.rpc.server import ListenError, RpcOptions, RpcServer, Service
 
 #: Seconds for anything to happen that must happen.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 Context = Any
 add_to_server: Any = scheduling_service_pb2_grpc.add_SchedulingServiceServicer_to_server

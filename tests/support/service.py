@@ -33,7 +33,7 @@ from whispr.siblings import messaging_pb2
 from tests.support.processes import Process, environment, sibling_settings, start_server, start_siblings, start_worker
 
 #: Seconds for anything to happen that must happen. Generous: it only ends what would hang.
-PATIENCE = 30.0
+PATIENCE = 60.0
 #: Between two looks at what must happen.
 LOOK_PAUSE = 0.03
 
