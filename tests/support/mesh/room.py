@@ -244,12 +244,13 @@ def _outbound_of_worker(room: Room, siblings: Envoy, media: Envoy) -> list[tuple
         return Outbound(as_ or name, WORKER, host_of(name), PORT, endpoints, [sibling(name).account], files)
 
     resources = rendered()
+    # As ejected as in production, for longer than any test takes.
+    strict = istio.read(rendered(outliers={"ejection": "600s"}))
     patient = istio.read(rendered(pendingRequests=2, connectTimeout="60s"))
     return [
         (
             istio.read(resources),
             [
-                to("notification", "notification-bad", "notification"),
                 to("content", "content", files=other),
                 to("matching", "matching"),
                 to("user", "user"),
@@ -269,6 +270,7 @@ def _outbound_of_worker(room: Room, siblings: Envoy, media: Envoy) -> list[tuple
             [to("messaging", "messaging", files=rotating)],
         ),
         (_impatient(resources), [to("auth", "auth")]),
+        (strict, [to("notification", "notification-bad", "notification")]),
         (patient, [to("media", ports=[media.port("media")])]),
     ]
 
