@@ -1,6 +1,6 @@
 """What the two sidecars between a worker and a sibling add to an execution.
 
-    .venv/bin/python -m bench.mesh --runs 4 --seconds 8 --rate 100
+    .venv/bin/python -m bench.mesh --runs 2 --windows 3 --seconds 6 --rate 100
 
 Messages and notifications are due by turns; those of one kind are called through a pair of real Envoys with mutual TLS,
 configured from the chart's resources, those of the other directly. Each run changes which. So both ways share one
@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import click
 from google.protobuf import any_pb2
@@ -127,11 +126,7 @@ async def executions(client: Api) -> AsyncIterator[execution_pb2.Execution]:
         asked.page_token = page.next_page_token
 
 
-def _milliseconds(span: timedelta) -> float:
-    return span / timedelta(milliseconds=1)
-
-
-async def calls(stack: Running, count: int = 2000) -> dict[bool, list[float]]:
+async def calls(stack: Running, count: int = 500) -> dict[bool, list[float]]:
     """Milliseconds of bare calls, one after the other, by turns through the sidecars and directly."""
     table = TargetTable()
     ways = {way: Channels(table, {stack.through: address}) for way, address in stack.ways.items()}
@@ -151,25 +146,21 @@ async def calls(stack: Running, count: int = 2000) -> dict[bool, list[float]]:
 
 
 async def measure(stack: Running, rate: int, seconds: int) -> dict[str, float]:
-    """Milliseconds of the call, and from start to durable outcome, both ways."""
-    count = rate * seconds
+    """Milliseconds of bare calls, and of executions from start to durable outcome, both ways."""
+    times: dict[bool, list[float]] = {True: [], False: []}
     async with api(stack.address) as client:
-        # Connections, caches and both sides' code are warm when it counts.
-        warm = _CLOCK.now() + timedelta(seconds=1)
-        await create_all(client, (request(n, warm + timedelta(seconds=n / rate)) for n in range(2 * rate)))
-        start = _CLOCK.now() + timedelta(seconds=4)
-        await create_all(client, (request(n, start + timedelta(seconds=n / rate)) for n in range(count)))
+        start = _CLOCK.now() + timedelta(seconds=3)
+        await create_all(client, (request(n, start + timedelta(seconds=n / rate)) for n in range(rate * seconds)))
         await _CLOCK.sleep((start - _CLOCK.now()).total_seconds() - 0.2)
         before = stack.cpu_seconds()
         await _CLOCK.sleep(seconds + 0.7)
         spent = stack.cpu_seconds() - before
-        whole: dict[bool, list[float]] = {True: [], False: []}
         async for each in executions(client):
             if each.nominal_time.ToDatetime() >= start.replace(tzinfo=None):
-                is_through = each.target.startswith(stack.through)
-                whole[is_through].append(_milliseconds(each.finish_time.ToDatetime() - each.start_time.ToDatetime()))
-    found: dict[str, float] = {"executions": len(whole[True]) + len(whole[False])}
-    for name, values in (("call", await calls(stack)), ("execution", whole)):
+                span = each.finish_time.ToDatetime() - each.start_time.ToDatetime()
+                times[each.target.startswith(stack.through)].append(span / timedelta(milliseconds=1))
+    found: dict[str, float] = {"executions": len(times[True]) + len(times[False])}
+    for name, values in (("call", await calls(stack)), ("execution", times)):
         for share in (50, 99):
             direct, through = (percentile(values[way], share / 100) for way in (False, True))
             found |= {
@@ -177,27 +168,30 @@ async def measure(stack: Running, rate: int, seconds: int) -> dict[str, float]:
                 f"{name}_p{share}_mesh_ms": through,
                 f"{name}_p{share}_added_ms": through - direct,
             }
-    found["sidecars_cpu_ms_per_call"] = 1000 * spent / max(1, len(whole[True]))
-    return found
+    found["sidecars_cpu_ms_per_call"] = 1000 * spent / max(1, len(times[True]))
+    return {key: round(value, 3) for key, value in found.items()}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--rate", default=100, show_default=True, help="Executions a second, half of them through the sidecars.")
 @click.option("--seconds", default=8, show_default=True, help="How long.")
-@click.option("--runs", default=4, show_default=True, help="How often; medians and ranges are reported.")
-def main(*, rate: int, seconds: int, runs: int) -> None:
-    """Milliseconds that the two sidecars add to a call and to an execution."""
+@click.option("--windows", default=3, show_default=True, help="How often with one stack.")
+@click.option("--runs", default=2, show_default=True, help="How many stacks, by turns with the one or the other way.")
+def main(*, rate: int, seconds: int, windows: int, runs: int) -> None:
+    """Milliseconds that the two sidecars add to a call and to an execution: medians and ranges of all windows."""
     found: list[dict[str, float]] = []
     for run in range(runs):
         through = (MESSAGING, NOTIFICATION)[run % 2]
-        click.echo(f"run {run + 1} of {runs}: {rate}/s for {seconds} s, {through} through the sidecars ...")
         with running(through) as stack:
-            found.append(asyncio.run(measure(stack, rate, seconds)))
-    result: dict[str, Any] = {}
+            asyncio.run(measure(stack, rate, 2))
+            for window in range(windows):
+                found.append(asyncio.run(measure(stack, rate, seconds)))
+                click.echo(
+                    f"run {run + 1}, {through} through the sidecars, window {window + 1}: {json.dumps(found[-1])}"
+                )
     for name in found[0]:
-        values = sorted(round(each[name], 3) for each in found)
-        result[name] = {"median": round(statistics.median(values), 3), "least": values[0], "most": values[-1]}
-    click.echo(json.dumps(result, indent=2))
+        values = sorted(each[name] for each in found)
+        click.echo(f"{name}: {statistics.median(values):.3f} ({values[0]:.3f} to {values[-1]:.3f})")
 
 
 if __name__ == "__main__":
