@@ -293,19 +293,19 @@ def test_a_target_that_does_not_know_the_caller_refuses_for_good(mesh: Room, tab
     table.add("calls of the scheduler", "refused by the target's policy", code, message, "counts; FAILED at once")
 
 
-def test_a_route_timeout_counts_as_sent(mesh: Room, table: Table) -> None:
-    done = mesh.api().wait(due(mesh, job("auth")), "FAILED")
+@pytest.mark.parametrize(
+    ("service", "timeout", "case"), [("auth", 30, "timeout of the route"), ("messaging", 1, "deadline of the call")]
+)
+def test_a_call_that_lasts_too_long_counts_as_sent(
+    mesh: Room, table: Table, service: str, timeout: float, case: str
+) -> None:
+    done = mesh.api().wait(due(mesh, job(service, timeout=timeout)), "FAILED")
     ((code, message, counted, _),) = attempts(done)
-    assert (code, counted, done.reason) == ("UNAVAILABLE", True, "ATTEMPTS_EXHAUSTED")
-    table.add("calls of the scheduler", "timeout of the route", code, message, "counts; tried again")
-
-
-def test_a_deadline_is_the_calls_own(mesh: Room, table: Table) -> None:
-    done = mesh.api().wait(due(mesh, job("messaging", timeout=1)), "FAILED")
-    ((code, message, counted, _),) = attempts(done)
+    # Both sidecars and the worker have timers that end together; each has its own words.
     assert code in ("DEADLINE_EXCEEDED", "UNAVAILABLE")
     assert (counted, done.reason) == (True, "ATTEMPTS_EXHAUSTED")
-    table.add("calls of the scheduler", "deadline of the call", code, message, "counts; tried again", varies=True)
+    either = "DEADLINE_EXCEEDED or UNAVAILABLE"
+    table.add("calls of the scheduler", case, either, message, "counts; tried again", varies=True)
 
 
 def test_a_rate_limit_of_the_target_is_seen_as_one(mesh: Room, table: Table) -> None:
