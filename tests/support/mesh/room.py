@@ -37,11 +37,12 @@ PORT, METRICS_PORT = 50051, 9464
 API_HOST = "scheduling-service.whispr.svc.cluster.local"
 #: What the chart is rendered with: siblings are in the mesh as strictly as we are, JSON is on.
 VALUES: Json = {
+    "secrets": {"existingSecret": "scheduling"},
     "istio": {
         "strictNamespace": True,
         "siblingPolicies": {"enabled": True},
         "transcoder": {"enabled": True},
-    }
+    },
 }
 
 
