@@ -158,7 +158,7 @@ def _forged(uri: str, by: str = spiffe(API.account)) -> str:
     return f'By={by};Hash={"0" * 64};Subject="";URI={uri}'
 
 
-OPERATOR = spiffe("scheduling-operator")
+OPERATOR = spiffe("operator")
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ def _callers(secrets: Secrets, server: Envoy) -> list[Outbound]:
     return [
         to("messaging"),
         to("intruder", "intruder-service"),
-        to("operator", "scheduling-operator"),
+        to("operator", "operator"),
         to("gateway", "api-gateway"),
         to("anonymous", proof=Proof.ANONYMOUS),
         to("plaintext", proof=Proof.PLAINTEXT),
