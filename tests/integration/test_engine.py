@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduling.delivery.channels import Answer
-from scheduling.delivery.engine import UNSTORABLE
+from scheduling.delivery.outcomes import UNSTORABLE
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
