@@ -20,11 +20,13 @@ from functools import partial
 from typing import Protocol
 from uuid import UUID, uuid4
 
+from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.channels import Answer
 from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.outcomes import Outcomes
 from scheduling.delivery.recorder import Breakers, Recorder
 from scheduling.delivery.tasks import TaskGroup
+from scheduling.domain.breaker import DOWN_CODES
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Claim, Outcome, Reason
@@ -136,10 +138,12 @@ class _Lane:
 
 @dataclass(slots=True)
 class _Held:
-    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer."""
+    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer;
+    `claimed` is the monotonic second before its claim.
+    """
 
     claim: Claim
-    claimed_at: float
+    claimed: float
     task: asyncio.Task[None] | None = None
     is_running: bool = False
     start: datetime | None = None
@@ -169,8 +173,9 @@ class DeliveryEngine:
         self._settings = settings
         self._observer = observer
         self._outcomes = Outcomes(worker, database_clock, chance)
+        self._brakes = Brakes()
         self._recorder = Recorder(
-            store, breakers, observer, clock, batch=settings.record_batch, gap=settings.record_gap
+            store, breakers, self._brakes, observer, clock, batch=settings.record_batch, gap=settings.record_gap
         )
         self._lanes = {queue: _Lane(queue, slots, slots) for queue, slots in settings.slots.items()}
         self._room = asyncio.Condition()
@@ -413,6 +418,7 @@ class DeliveryEngine:
         lane.free -= len(tokens)
         self._claiming.update(tokens)
         claims: Sequence[Claim] = ()
+        began = self._clock.monotonic()
         try:
             async with self._room:
                 self._room.notify_all()
@@ -423,9 +429,8 @@ class DeliveryEngine:
             await self._clock.sleep(0.1)
         finally:
             lane.free += len(tokens) - len(claims)
-            now = self._clock.monotonic()
             for claim in claims:
-                held = self._held[claim.token] = _Held(claim, now)
+                held = self._held[claim.token] = _Held(claim, began)
                 lane.ahead.append(held)
             self._start_next(lane)
             self._claiming.difference_update(tokens)
@@ -442,7 +447,7 @@ class DeliveryEngine:
 
     def _return_ahead(self, lane: _Lane, before: float) -> None:
         """Gives back what was claimed before that monotonic second and has found no slot yet."""
-        while lane.ahead and lane.ahead[0].claimed_at < before:
+        while lane.ahead and lane.ahead[0].claimed < before:
             held = lane.ahead.popleft()
             lane.free += 1
             self._recorder.add(held.claim, self._outcomes.not_begun(held.claim, self._refusal(held)))
@@ -483,6 +488,8 @@ class DeliveryEngine:
             outcome = self._outcomes.not_begun(claim, held.cancelled_by)
         else:
             outcome = self._outcomes.answered(claim, answer, held.start, seconds, held.cancelled_by)
+            if not held.cancelled_by:
+                self._brakes.saw(claim.target.partition("/")[0], held.claimed, is_down=answer.code in DOWN_CODES)
         self._recorder.add(claim, outcome)
         del self._held[claim.token]
         self._progress.set()
@@ -495,7 +502,9 @@ class DeliveryEngine:
             return held.cancelled_by
         if held.claim.cancel_requested:
             return Reason.CALLER
-        return Reason.NOT_BEGUN if self._draining or not self.has_lease() else ""
+        if self._draining or not self.has_lease():
+            return Reason.NOT_BEGUN
+        return Reason.NOT_BEGUN if self._brakes.stops(held.claim.target.partition("/")[0], held.claimed) else ""
 
     async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:
         if seconds is None:

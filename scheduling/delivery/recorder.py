@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
+from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.outcomes import CUT, UNSTORABLE, without_words
 from scheduling.domain.breaker import DOWN_CODES
 from scheduling.domain.clock import Clock
@@ -47,10 +48,19 @@ class Recorder:
     """
 
     def __init__(
-        self, store: Store, breakers: Breakers, observer: Observer, clock: Clock, *, batch: int, gap: timedelta
+        self,
+        store: Store,
+        breakers: Breakers,
+        brakes: Brakes,
+        observer: Observer,
+        clock: Clock,
+        *,
+        batch: int,
+        gap: timedelta,
     ) -> None:
         self._store = store
         self._breakers = breakers
+        self._brakes = brakes
         self._observer = observer
         self._clock = clock
         self._batch = batch
@@ -137,4 +147,5 @@ class Recorder:
         except StoreUnavailable as error:
             log_event(_log, logging.WARNING, "breakers_not_fed", error=str(error))
             return
+        self._brakes.told(told, self._clock.monotonic())
         self.suspects |= {service for service, tally in told.items() if tally[0]}

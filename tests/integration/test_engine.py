@@ -79,7 +79,7 @@ def test_what_is_handed_over_is_called_at_its_moment_and_recorded(database_url: 
             assert sent["x-scheduling-nominal-time"] == ready.isoformat()
             assert sent["traceparent"].startswith("00-")
             assert (sent["method"], sent["request"], sent["timeout"]) == (SEND, send_request().hex(), "0:00:09")
-            assert worker.engine.tokens == frozenset()
+            assert worker.engine.held == frozenset()
 
     run(scenario())
 
@@ -468,7 +468,7 @@ def test_a_drain_lets_calls_end_and_gives_back_what_has_not_begun(database_url: 
             row = await stores.row(ahead)
             assert (row["state"], row["attempt"]) == ("PENDING", 0)
             assert caller.keys == [str(running)]
-            assert worker.engine.tokens == frozenset()
+            assert worker.engine.held == frozenset()
             # Nothing more is taken.
             await worker.hand_over(ahead)
             assert worker.engine.waiting(Queue.HIGH) == 0

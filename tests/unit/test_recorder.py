@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.recorder import Recorder
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Claim, Outcome
@@ -57,7 +58,7 @@ async def settle() -> None:
 
 def recorder(store: Store, clock: ManualClock, batch: int = 100) -> tuple[Recorder, asyncio.Task[None]]:
     """A recorder at work."""
-    made = Recorder(store, store, store, clock, batch=batch, gap=GAP)
+    made = Recorder(store, store, Brakes(), store, clock, batch=batch, gap=GAP)
 
     async def work() -> None:
         while True:
