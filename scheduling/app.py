@@ -56,6 +56,7 @@ from scheduling.storage.leading import LeadingStore, WorkerIdentity
 from scheduling.storage.listening import listen
 from scheduling.storage.maintaining import MaintenanceStore
 from scheduling.storage.migrate import head_revision
+from scheduling.storage.notify import LEADERLESS
 from scheduling.storage.releasing import ReleasingStore
 from scheduling.storage.status import StatusStore
 from scheduling.storage.stepping import SteppingStore
@@ -197,7 +198,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         )
         transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
         if transport is not None:
-            stack.push_async_callback(transport.stop)
+            stack.push_async_callback(transport.close)
         time_of_database = DatabaseClock(clock)
         ports = Ports(
             store=PostgresStore(
@@ -441,7 +442,8 @@ class Worker:
             Loop("listener", self._listen, clock),
         ]
         # These two go last at shutdown: as long as calls are under way, others must know that this process lives.
-        self._vital = [Loop("lease", lease.tick, clock), Loop("leadership", self.leadership.tick, clock)]
+        self._leadership_loop = Loop("leadership", self.leadership.tick, clock)
+        self._vital = [Loop("lease", lease.tick, clock), self._leadership_loop]
         self._tasks: list[asyncio.Task[None]] = []
         self._vital_tasks: list[asyncio.Task[None]] = []
         self._refresh_stored = _refresher(
@@ -476,15 +478,22 @@ class Worker:
             raise WorkerFailed(f"{part.get_name()} ended unexpectedly") from error
 
     async def stop(self) -> None:
-        """Stops gently: leadership is handed over, calls may end, outcomes are recorded, the lease is signed off."""
+        """Stops gently: leadership is handed over, what waits goes to others, calls may end, outcomes are recorded, the
+        lease is signed off.
+        """
         log_event(_log, logging.INFO, "worker_stopping", worker=str(self.identity.uid))
         leadership = self._vital_tasks.pop()
         await _end([leadership])
         await self.leadership.resign()
+        if self._transport is not None:
+            await self._transport.stop_listening()
         drained = asyncio.create_task(self.engine.drain(self._settings.worker_drain))
         if self._transport is not None:
-            await self._transport.stop()
+            for queue, items in self.engine.take_waiting().items():
+                await self._transport.send(queue, items)
         await drained
+        if self._transport is not None:
+            await self._transport.close()
         await _end([*self._tasks, *self._vital_tasks])
         try:
             await self._leading.sign_off(self.identity.uid)
@@ -523,7 +532,12 @@ class Worker:
         def set_listening(*, listening: bool) -> None:
             self._pulse.is_listening = listening
 
-        await listen(self._database, self._clock, on_hint=self._pulse_loop.wake, on_change=set_listening)
+        def take_hint(hint: str) -> None:
+            if hint == LEADERLESS:
+                self._leadership_loop.wake()
+            self._pulse_loop.wake()
+
+        await listen(self._database, self._clock, on_hint=take_hint, on_change=set_listening)
         return 0.0
 
     async def refresh(self) -> None:
