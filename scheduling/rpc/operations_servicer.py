@@ -10,6 +10,8 @@ from whispr.scheduling.v1 import operations_service_pb2_grpc as stubs
 from whispr.scheduling.v1.operations_service_pb2 import (
     DESCRIPTOR,
     GetStatusRequest,
+    ListAuditEntriesRequest,
+    ListAuditEntriesResponse,
     ListQueuesRequest,
     ListQueuesResponse,
     ListTargetsRequest,
@@ -17,9 +19,9 @@ from whispr.scheduling.v1.operations_service_pb2 import (
     Status,
 )
 
-from scheduling.operations import status
+from scheduling.operations import auditing, status
 from scheduling.operations.ports import Ports
-from scheduling.rpc import mapping
+from scheduling.rpc import audit_mapping, mapping, reading
 from scheduling.rpc.call import PortsOfCalls
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["OperationsService"].full_name
@@ -47,3 +49,7 @@ class OperationsServicer(stubs.OperationsServiceServicer):
     async def ListTargets(self, request: ListTargetsRequest, context: Context) -> ListTargetsResponse:
         page = await status.list_targets(self._ports, request.page_size, request.page_token)
         return mapping.target_page(page)
+
+    async def ListAuditEntries(self, request: ListAuditEntriesRequest, context: Context) -> ListAuditEntriesResponse:
+        page = await auditing.list_audit_entries(self._ports, request.resource, reading.query(request))
+        return audit_mapping.page(page)

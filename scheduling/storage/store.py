@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scheduling.domain.job import Creation, Job
+from scheduling.storage.auditing import AuditStore
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.calendars import CalendarStore
 from scheduling.storage.creation import Creator
@@ -21,7 +22,7 @@ BYTES_PER_JOB = 16 * 1024
 
 
 class PostgresStore(
-    JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore
+    JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore, AuditStore
 ):
     """Implements `operations.ports.Store` on PostgreSQL."""
 
