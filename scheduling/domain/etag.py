@@ -7,4 +7,4 @@ from uuid import UUID
 
 def etag(uid: UUID, revision: int) -> str:
     """The etag of the resource `uid` at `revision`."""
-    return f"{uid.hex[-12:]}-{revision}"
+    return f"{uid.int & 0xFFFF_FFFF_FFFF:012x}-{revision}"

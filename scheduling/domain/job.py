@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
 from scheduling.domain.schedule import NewSchedule
 from scheduling.domain.target import Queue, RetryPolicy
+from scheduling.domain.value import value
 
 
 class OverlapPolicy(StrEnum):
@@ -31,7 +32,7 @@ class JobState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Job:
     """A stored job. `request` is empty when it was read without payloads; `request_bytes` always tells its size.
 
@@ -65,7 +66,7 @@ class Job:
         return f"jobs/{self.job_id}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JobSpec:
     """What a caller says of a job, checked and completed with defaults."""
 
@@ -82,7 +83,7 @@ class JobSpec:
     retention_days: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewJob:
     """A job that is to be stored, perhaps with its first schedule."""
 
@@ -119,7 +120,7 @@ class NewJob:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Creation:
     """One accepted CreateJob or BatchCreateJobs: all of its jobs are stored, or none.
 

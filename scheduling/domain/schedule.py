@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from scheduling.domain.recurrence.zones import zone_version
 from scheduling.domain.timing import Timing
+from scheduling.domain.value import value
 
 
 class ScheduleState(StrEnum):
@@ -20,7 +21,7 @@ class ScheduleState(StrEnum):
     PAUSED = "PAUSED"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pause:
     """Who paused a schedule, when and why."""
 
@@ -29,7 +30,7 @@ class Pause:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Schedule:
     """A stored schedule."""
 
@@ -68,7 +69,7 @@ class Schedule:
         return f"jobs/{self.job_id}/schedules/{self.schedule_id}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewSchedule:
     """A schedule that is to be stored, with its first plan already computed.
 

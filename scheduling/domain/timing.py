@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from enum import IntEnum, StrEnum
+
+from scheduling.domain.value import value
 
 
 class DstPolicy(StrEnum):
@@ -23,7 +24,7 @@ class CatchupPolicy(StrEnum):
     FIRE_ALL = "FIRE_ALL"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Once:
     """One firing at `time`; `after` is the delay it was asked for with, if it was one."""
 
@@ -31,14 +32,14 @@ class Once:
     after: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Cron:
     """Firings by a cron expression of 5 or 6 fields or an `@` name, read in the schedule's zone."""
 
     expression: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Interval:
     """Firings each `every`, at anchor + phase + n × every. Absolute time; anchor None is the Unix epoch."""
 
@@ -68,7 +69,7 @@ class Frequency(StrEnum):
     YEARLY = "YEARLY"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NthWeekday:
     """The `nth` such weekday of a month, 1 to 5, or -1 for the last one. Months without a fifth one are left out."""
 
@@ -76,7 +77,7 @@ class NthWeekday:
     nth: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Calendar:
     """Firings at local times of days that a person would name.
 
@@ -105,14 +106,14 @@ class Calendar:
 Spec = Once | Cron | Interval | Calendar
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Union:
     """Fires when any of the specifications does, once per instant."""
 
     specs: tuple[Cron | Interval | Calendar, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OnDeployment:
     """Once per deployment of the service, `delay` after its start. Which instants those are, only the store knows."""
 
@@ -122,14 +123,14 @@ class OnDeployment:
 When = Spec | Union | OnDeployment
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExcludedDates:
     """Whole local dates."""
 
     dates: frozenset[date]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExcludedPeriod:
     """One stretch of time, [start, end). Naive bounds are local times: the first instant that shows them."""
 
@@ -137,7 +138,7 @@ class ExcludedPeriod:
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExcludedWindow:
     """Local times of day, [start, end), on some weekdays; none given means all.
 
@@ -150,14 +151,14 @@ class ExcludedWindow:
     weekdays: frozenset[Weekday] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExcludedCron:
     """Local times that a cron expression matches: whole minutes with 5 fields, whole seconds with 6."""
 
     expression: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NamedCalendar:
     """What the caller found under `name`; its local times are read in its own zone, if it has one."""
 
@@ -169,7 +170,7 @@ class NamedCalendar:
 Exclusion = ExcludedDates | ExcludedPeriod | ExcludedWindow | ExcludedCron | NamedCalendar
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Timing:
     """Everything that decides the firing times of a schedule.
 
@@ -193,7 +194,7 @@ class Timing:
         return not isinstance(self.when, Once | OnDeployment)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Recurrence:
     """The union of `specs` without what `exclusions` cover, within [start, end). The other fields are as in Timing."""
 

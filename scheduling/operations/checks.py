@@ -30,6 +30,7 @@ from scheduling.operations.drafts import (
 )
 from scheduling.operations.ports import Ports, Targets
 
+_NOTHING_SAID = RetryDraft()
 _SHORTEST_TIMEOUT = timedelta(milliseconds=1)
 
 
@@ -53,9 +54,9 @@ def check_payload(
                 "PAYLOAD_TOO_LARGE",
             )
         ]
+    found = targets.check(target.method, f"type.googleapis.com/{payload.type_name}", payload.value)
     return [
-        Violation(f"{field}.{each.field}" if each.field else field, each.description, each.reason)
-        for each in targets.check(target.method, f"type.googleapis.com/{payload.type_name}", payload.value)
+        Violation(f"{field}.{each.field}" if each.field else field, each.description, each.reason) for each in found
     ]
 
 
@@ -69,6 +70,8 @@ def unknown_target(targets: Targets, method: str, field: str) -> Violation:
 
 def merge_policy(draft: RetryDraft, default: RetryPolicy) -> RetryPolicy:
     """The draft's policy, its holes filled from `default`."""
+    if draft == _NOTHING_SAID:
+        return default
     return RetryPolicy(
         max_attempts=default.max_attempts if draft.max_attempts is None else draft.max_attempts,
         initial_backoff=default.initial_backoff if draft.initial_backoff is None else draft.initial_backoff,
@@ -209,14 +212,14 @@ def timing_of(
 
 def check_timing(timing: Timing, now: datetime, field: str) -> list[Violation]:
     """What is wrong with a complete timing."""
-    given = (
-        ("start_time", timing.start),
-        ("end_time", timing.end),
-        ("exclusions", timing.exclusions),
-        ("max_firings", timing.max_firings if isinstance(timing.when, Once) else None),
-    )
     violations = []
     if not timing.is_recurring:
+        given = (
+            ("start_time", timing.start),
+            ("end_time", timing.end),
+            ("exclusions", timing.exclusions),
+            ("max_firings", timing.max_firings if isinstance(timing.when, Once) else None),
+        )
         violations = [
             Violation(f"{field}.{name}", "is for recurring schedules; leave it out of this one")
             for name, value in given

@@ -6,16 +6,17 @@ Made by the mapper of the transport, checked by `checks`. None means that the ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 
 from scheduling.domain.calendar import PlainExclusion
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.target import AfterLostWorker, Queue
 from scheduling.domain.timing import Calendar, CatchupPolicy, Cron, DstPolicy, Interval, OnDeployment, Union
+from scheduling.domain.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Payload:
     """A packed message: its type's full name (the part after the last `/` of the type URL) and its bytes."""
 
@@ -23,7 +24,7 @@ class Payload:
     value: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryDraft:
     """A retry policy with holes; the target's default fills them."""
 
@@ -35,7 +36,7 @@ class RetryDraft:
     after_lost_worker: AfterLostWorker | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class JobDraft:
     """A job as a caller describes it."""
 
@@ -50,14 +51,14 @@ class JobDraft:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AtTime:
     """Once, at an instant."""
 
     time: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AfterDelay:
     """Once, this long after the call was accepted."""
 
@@ -67,7 +68,7 @@ class AfterDelay:
 WhenDraft = AtTime | AfterDelay | Cron | Interval | Calendar | Union | OnDeployment
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CalendarReference:
     """A shared calendar, by its id; found in the store when the schedule is checked."""
 
@@ -77,7 +78,7 @@ class CalendarReference:
 ExclusionDraft = PlainExclusion | CalendarReference
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScheduleDraft:
     """A schedule as a caller describes it. `time_zone` empty means the default zone, `max_firings` 0 no limit.
 
@@ -98,7 +99,7 @@ class ScheduleDraft:
     exclusions: tuple[ExclusionDraft, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CalendarDraft:
     """A shared calendar as a caller describes it. `time_zone` empty leaves its local times to the schedule's zone."""
 
@@ -107,7 +108,7 @@ class CalendarDraft:
     time_zone: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CreateDraft:
     """One job to create, perhaps with its first schedule. `job_id` empty lets the service choose."""
 
@@ -116,7 +117,7 @@ class CreateDraft:
     schedule: ScheduleDraft | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Repeat:
     """What makes a call safe to repeat: the caller's own id ("" for none) and a digest of the request's body."""
 
@@ -124,7 +125,7 @@ class Repeat:
     digest: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ListQuery:
     """The common part of list calls."""
 

@@ -54,7 +54,7 @@ async def create_job(
     """
     checks.check_granted(ports, principal, draft.job)
     calendars = await checks.calendars_named(ports, [draft.schedule])
-    new, violations = _new_job(ports, principal, draft, calendars, "")
+    new, violations = _new_job(ports, principal, draft, calendars, ports.clock.now(), "")
     if violations:
         return (await _answered_before(ports, principal, repeat, InvalidRequest(violations)))[0]
     assert new is not None
@@ -86,8 +86,9 @@ async def batch_create_jobs(
     violations: list[Violation] = []
     seen: dict[str, int] = {}
     calendars = await checks.calendars_named(ports, [draft.schedule for draft in drafts])
+    now = ports.clock.now()
     for position, draft in enumerate(drafts):
-        new, wrong = _new_job(ports, principal, draft, calendars, f"requests[{position}].")
+        new, wrong = _new_job(ports, principal, draft, calendars, now, f"requests[{position}].")
         violations += wrong
         if draft.job_id:
             first = seen.setdefault(draft.job_id, position)
@@ -104,9 +105,13 @@ async def batch_create_jobs(
 
 
 def _new_job(
-    ports: Ports, principal: str, draft: CreateDraft, calendars: Mapping[str, SharedCalendar], path: str
+    ports: Ports,
+    principal: str,
+    draft: CreateDraft,
+    calendars: Mapping[str, SharedCalendar],
+    now: datetime,
+    path: str,
 ) -> tuple[NewJob | None, list[Violation]]:
-    now = ports.clock.now()
     spec, violations = checks.check_job(ports, principal, draft.job, f"{path}job")
     if draft.job_id and not is_valid_id(draft.job_id):
         violations.append(

@@ -8,6 +8,9 @@ Nothing is looked up and nothing can fail. Payloads leave as `google.protobuf.An
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from functools import lru_cache
+
 from google.rpc.status_pb2 import Status as RpcStatus
 from whispr.scheduling.v1 import (
     execution_pb2,
@@ -25,7 +28,7 @@ from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy, Target
 from scheduling.operations.executions import WatchBatch
 from scheduling.operations.ports import BreakerStatus, Page, QueueStatus, WorkerStatus
 from scheduling.operations.status import StatusReport
-from scheduling.rpc.values import EnumMap, packed
+from scheduling.rpc.values import EnumMap, packed, timestamp
 
 QUEUES = EnumMap(Queue, target_pb2.Queue)
 AFTER_LOST_WORKER = EnumMap(AfterLostWorker, target_pb2.AfterLostWorker)
@@ -37,31 +40,67 @@ ORIGINS = EnumMap(Origin, execution_pb2.Execution.Origin)
 
 def job(value: Job, *, with_payload: bool = True) -> job_pb2.Job:
     """The job, with its request unless `with_payload` is False."""
+    message = job_pb2.Job()
+    message.CopyFrom(
+        _common_part(
+            value.target,
+            value.queue,
+            value.retry_policy,
+            value.timeout,
+            value.overlap_policy,
+            value.principal,
+            value.state,
+            value.create_time,
+            value.update_time,
+        )
+    )
+    message.name = value.name
+    message.uid = str(value.uid)
+    message.owner = value.owner
+    message.etag = etag(value.uid, value.revision)
+    message.request_bytes = value.request_bytes
+    if value.display_name:
+        message.display_name = value.display_name
+    if value.labels:
+        message.labels.update(value.labels)
+    if value.cancel_time is not None:
+        message.cancel_time.CopyFrom(timestamp(value.cancel_time))
+    if value.next_fire_time is not None:
+        message.next_fire_time.CopyFrom(timestamp(value.next_fire_time))
+    if with_payload:
+        message.request.CopyFrom(packed(value.request_type, value.request))
+    return message
+
+
+@lru_cache(maxsize=256)
+def _common_part(
+    target: str,
+    queue: Queue,
+    policy: RetryPolicy,
+    timeout: timedelta,
+    overlap_policy: OverlapPolicy | None,
+    principal: str,
+    state: JobState,
+    create_time: datetime,
+    update_time: datetime,
+) -> job_pb2.Job:
+    """What the jobs of one call mostly have in common; copying it is cheaper than making it. Not to be changed."""
     return job_pb2.Job(
-        name=value.name,
-        uid=str(value.uid),
-        display_name=value.display_name,
-        target=value.target,
-        request=packed(value.request_type, value.request) if with_payload else None,
-        queue=QUEUES.number(value.queue),
-        retry_policy=retry_policy(value.retry_policy),
-        timeout=value.timeout,
-        overlap_policy=OVERLAP_POLICIES.number(value.overlap_policy),
-        owner=value.owner,
-        principal=value.principal,
-        labels=value.labels,
-        state=JOB_STATES.number(value.state),
-        create_time=value.create_time,
-        update_time=value.update_time,
-        cancel_time=value.cancel_time,
-        etag=etag(value.uid, value.revision),
-        request_bytes=value.request_bytes,
-        next_fire_time=value.next_fire_time,
+        target=target,
+        queue=QUEUES.number(queue),
+        retry_policy=retry_policy(policy),
+        timeout=timeout,
+        overlap_policy=OVERLAP_POLICIES.number(overlap_policy),
+        principal=principal,
+        state=JOB_STATES.number(state),
+        create_time=create_time,
+        update_time=update_time,
     )
 
 
+@lru_cache(maxsize=256)
 def retry_policy(value: RetryPolicy) -> target_pb2.RetryPolicy:
-    """The policy, complete."""
+    """The policy, complete. One message for all that have it: not to be changed."""
     return target_pb2.RetryPolicy(
         max_attempts=value.max_attempts,
         initial_backoff=value.initial_backoff,

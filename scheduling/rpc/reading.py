@@ -11,8 +11,9 @@ by the operations. Output-only fields in a request are ignored (AIP-203).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -46,6 +47,8 @@ UPDATE_PATHS = (
     "labels",
 )
 _IMMUTABLE = frozenset({"target", "owner"})
+_TARGETS_POLICY = RetryDraft()
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 _Listing = (
     scheduling_service_pb2.ListJobsRequest
@@ -128,16 +131,17 @@ def _create_draft(request: scheduling_service_pb2.CreateJobRequest, path: str, f
 
 
 def _job_draft(job: job_pb2.Job, path: str, findings: Findings) -> JobDraft:
+    has_policy = job.HasField("retry_policy")
     return JobDraft(
         target=job.target,
         request=read_payload(job.request, f"{path}request", findings) if job.HasField("request") else None,
         display_name=job.display_name,
-        queue=QUEUES.read(job.queue, f"{path}queue", findings),
-        retry=_retry_draft(job.retry_policy, f"{path}retry_policy.", findings),
+        queue=QUEUES.read(job.queue, f"{path}queue", findings) if job.queue else None,
+        retry=_retry_draft(job.retry_policy, f"{path}retry_policy.", findings) if has_policy else _TARGETS_POLICY,
         timeout=read_duration(job.timeout, f"{path}timeout", findings) if job.HasField("timeout") else None,
         overlap_policy=OVERLAP_POLICIES.read(job.overlap_policy, f"{path}overlap_policy", findings),
         owner=job.owner,
-        labels=dict(job.labels),
+        labels=dict(job.labels) if job.labels else _NO_LABELS,
     )
 
 

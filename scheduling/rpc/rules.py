@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Any
 
 import protovalidate
 from google.protobuf.message import Message
 
+from scheduling import field_rules
 from scheduling.domain.errors import Violation
 
 
 def broken_rules(message: Message) -> list[Violation]:
     """A violation for each rule of the message's proto that it breaks."""
-    return [_violation(found) for found in _validator().collect_violations(message)]
-
-
-@cache
-def _validator() -> protovalidate.Validator:
-    """One for the process: it compiles the rules of a type when it first sees one."""
-    return protovalidate.Validator()
+    return [_violation(found) for found in field_rules.broken(message)]
 
 
 def _violation(found: protovalidate.Violation) -> Violation:

@@ -64,6 +64,10 @@ def read_schedule(schedule: schedule_pb2.Schedule, path: str, findings: Findings
 def read_changes(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> ScheduleDraft:
     """The schedule as far as it is given; its `when` may be None."""
 
+    if len(schedule.ListFields()) == 1 and schedule.WhichOneof("when") is not None:
+        # The usual one says when and nothing else.
+        return ScheduleDraft(_when(schedule, path, findings))
+
     def instant(name: str, value: Timestamp) -> datetime | None:
         return read_timestamp(value, f"{path}{name}", findings) if schedule.HasField(name) else None
 

@@ -1,7 +1,8 @@
 """Creation: jobs with their schedules and first plans, in one round trip for many callers at once.
 
-Calls that wait at the same time share one statement and so one commit. When one of them collides with what is stored
-already, the statement changes nothing; the culprits are answered from what is stored, and the rest goes again.
+Calls that wait at the same time share one statement and so one commit; a large batch is copied, in one transaction of
+a few round trips, since COPY takes a row at two thirds of what INSERT takes. When one of them collides with what is
+stored already, nothing is changed; the culprits are answered from what is stored, and the rest goes again.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from scheduling.domain.recurrence import zone_version
 from scheduling.domain.schedule import NewSchedule
 from scheduling.operations.drafts import Repeat
 from scheduling.operations.repeats import answer_deleted
+from scheduling.storage import binary
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import JobStore, other_body
 from scheduling.storage.notify import CHANNEL, NEAR
 from scheduling.storage.plans import PLAN_COLUMNS, first_plan, owner_of_new
-from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_spec
+from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_json
 
+#: From so many jobs on, copying them is cheaper than one statement: its round trips weigh less than its rows.
+COPY_FROM = 100
 #: SQLSTATE that the statement raises when an owner is over its daily quota.
 OVER_QUOTA = "WQ001"
 
@@ -70,32 +74,39 @@ _SCHEDULE = {
     "evaluated_until": "timestamptz",
     "zone_version": "text",
     "exclusions": "jsonb",
-    "calendar_ids": "text",
+    "calendar_ids": "words",
+    # A calendar may have changed since it was read: the leader looks once more.
+    "stale": "bool",
     "timing_time": "timestamptz",
 }
+#: What the insertion adds to each table's columns.
+_TIMES = ("create_time", "update_time")
 
 
-def _unnest(prefix: str, columns: dict[str, str]) -> str:
-    arrays = ", ".join(f"%({prefix}_{name})s::{kind}[]" for name, kind in columns.items())
-    return f"unnest({arrays}) AS i ({', '.join(columns)})"
-
-
-def _insert(table: str, prefix: str, columns: dict[str, str], order: str, more: dict[str, str]) -> str:
-    values = {c: f"i.{c}" for c in columns} | more
+def _insert(table: str, prefix: str, columns: dict[str, str], order: str, times: Sequence[str]) -> str:
+    # An array of arrays would have to be rectangular: words travel as text.
+    arrays = ", ".join(
+        f"%({prefix}_{name})s::{'text' if kind == 'words' else kind}[]" for name, kind in columns.items()
+    )
+    values = {c: f"string_to_array(i.{c}, ' ')" if kind == "words" else f"i.{c}" for c, kind in columns.items()}
+    values |= dict.fromkeys(times, NOW)
     return (
         f"INSERT INTO {table} ({', '.join(values)}) SELECT {', '.join(values.values())} "
-        f"FROM {_unnest(prefix, columns)} ORDER BY i.{order}"
+        f"FROM unnest({arrays}) AS i ({', '.join(columns)}) ORDER BY i.{order}"
     )
 
 
-_SCHEDULE_MORE = {
-    "calendar_ids": "string_to_array(i.calendar_ids, ' ')",
-    # A calendar may have changed since it was read: the leader looks once more.
-    "stale": "i.calendar_ids <> ''",
-    "create_time": NOW,
-    "update_time": NOW,
-}
-_CREATE = f"""
+def _copy(table: str, columns: dict[str, str], times: Sequence[str]) -> str:
+    return f"COPY {table} ({', '.join([*columns, *times])}) FROM STDIN (FORMAT binary)"
+
+
+#: Each table that a creation fills: its prefix among the parameters, its columns, what it is ordered by, and its times.
+_TABLES: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...]], ...] = (
+    ("jobs", "j", _JOB, "job_id", _TIMES),
+    ("schedules", "s", _SCHEDULE, "uid", _TIMES),
+    ("executions", "e", PLAN_COLUMNS, "uid", _TIMES[:1]),
+)
+_CREATE = """
 WITH
     requests AS (
         INSERT INTO request_ids (principal, request_id, digest, answer)
@@ -106,19 +117,27 @@ WITH
     ),
     quota AS (
         INSERT INTO owner_days AS d (owner, day, jobs)
-        SELECT i.owner, ({NOW} AT TIME ZONE 'UTC')::date, i.jobs
+        SELECT i.owner, ({now} AT TIME ZONE 'UTC')::date, i.jobs
         FROM unnest(%(q_owner)s::text[], %(q_jobs)s::int4[]) AS i (owner, jobs)
         ORDER BY i.owner
         ON CONFLICT (owner, day) DO UPDATE SET jobs = d.jobs + excluded.jobs
         RETURNING owner, jobs
     ),
-    made_jobs AS ({_insert("jobs", "j", _JOB, "job_id", {"create_time": NOW, "update_time": NOW})}),
-    made_schedules AS ({_insert("schedules", "s", _SCHEDULE, "uid", _SCHEDULE_MORE)}),
-    made_plans AS ({_insert("executions", "e", PLAN_COLUMNS, "uid", {"create_time": NOW})}),
+    {made}
     over AS (SELECT whispr_over_quota(owner) FROM quota WHERE jobs > %(limit)s),
-    near AS (SELECT pg_notify('{CHANNEL}', '') WHERE %(first)s <= {NOW} + interval '{NEAR.total_seconds()} seconds')
-SELECT {NOW}, (SELECT count(*) FROM over), (SELECT count(*) FROM near)
+    near AS (SELECT pg_notify('{channel}', '') WHERE %(first)s <= {now} + interval '{near} seconds')
+SELECT {now}, (SELECT count(*) FROM over), (SELECT count(*) FROM near)
 """
+_MADE = "".join(f"made_{table[0]} AS ({_insert(*table)}),\n    " for table in _TABLES)
+
+
+def _create(made: str) -> str:
+    return _CREATE.format(made=made, now=NOW, channel=CHANNEL, near=NEAR.total_seconds())
+
+
+_CREATE_ALL = _create(_MADE)
+#: The same without the rows, which are copied after it, in its transaction.
+_CREATE_FRAME = _create("")
 
 _TAKEN_REQUESTS = """
 SELECT t.principal, t.request_id, t.digest, t.answer
@@ -130,7 +149,7 @@ _TAKEN_JOBS = "SELECT job_id FROM jobs WHERE job_id = ANY(%(job_id)s::text[])"
 
 def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
     """A new schedule as a row. A one-off has nothing left to evaluate once its plan is stored."""
-    kind, spec = when_to_spec(schedule.timing.when)
+    kind, spec = when_to_json(schedule.timing.when)
     timing = schedule.timing
     return {
         "uid": schedule.uid,
@@ -138,7 +157,7 @@ def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
         "schedule_id": schedule.schedule_id,
         "display_name": schedule.display_name,
         "kind": kind,
-        "spec": json.dumps(spec),
+        "spec": spec,
         "time_zone": timing.time_zone,
         "start_time": timing.start,
         "end_time": timing.end,
@@ -149,19 +168,18 @@ def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
         "catchup_window": timing.catchup_window,
         "request": schedule.request,
         "request_type": schedule.request_type,
-        # psycopg has no infinite datetime; as text it goes through the cast of the array.
         "evaluated_until": _until(schedule),
         "zone_version": zone_version(),
         "exclusions": json.dumps(exclusions_to_json(timing.exclusions)) if timing.exclusions else "[]",
-        # An array of arrays would have to be rectangular: the statement splits the text.
-        "calendar_ids": " ".join(calendar_ids(timing.exclusions)),
+        "calendar_ids": (named := " ".join(calendar_ids(timing.exclusions)) if timing.exclusions else ""),
+        "stale": named != "",
         "timing_time": schedule.accept_time,
     }
 
 
-def _until(schedule: NewSchedule) -> str:
+def _until(schedule: NewSchedule) -> datetime | str:
     if schedule.timing.is_recurring and schedule.first_fire is not None:
-        return schedule.first_fire.isoformat()
+        return schedule.first_fire
     return "infinity"
 
 
@@ -190,8 +208,44 @@ def _job_columns(new: NewJob) -> dict[str, Any]:
     }
 
 
-def _arrays(prefix: str, columns: dict[str, str], records: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {f"{prefix}_{name}": [record[name] for record in records] for name in columns}
+def _records(jobs: Sequence[NewJob]) -> tuple[list[dict[str, Any]], ...]:
+    """The rows for each of _TABLES."""
+    scheduled = [(new, new.schedule) for new in jobs if new.schedule is not None]
+    return (
+        [_job_columns(new) for new in jobs],
+        [schedule_columns(new.uid, s) for new, s in scheduled],
+        [first_plan(owner_of_new(new), s, s.accept_time) for new, s in scheduled if s.first_ready is not None],
+    )
+
+
+def _arrays(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """The parameters of _CREATE_ALL for these rows."""
+    return {
+        f"{prefix}_{name}": binary.array("text" if kind == "words" else kind, [record[name] for record in rows])
+        for (_, prefix, columns, _, _), rows in zip(_TABLES, records, strict=True)
+        for name, kind in columns.items()
+    }
+
+
+async def _copy_in(
+    connection: psycopg.AsyncConnection[Any], now: datetime, records: Sequence[Sequence[dict[str, Any]]]
+) -> None:
+    for (table, _, columns, _, times), rows in zip(_TABLES, records, strict=True):
+        encoded = [binary.encode(kind, [record[name] for record in rows]) for name, kind in columns.items()]
+        encoded += [binary.encode("timestamptz", [now]) * len(rows)] * len(times)
+        async with connection.cursor().copy(_copy(table, columns, times)) as copy:
+            await copy.write(binary.copy_rows(encoded))
+
+
+async def _run(connection: psycopg.AsyncConnection[Any], statement: str, parameters: dict[str, Any]) -> datetime:
+    row = await (await connection.execute(statement, parameters)).fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment
+
+
+def _job_id(new: NewJob) -> str:
+    return new.job_id
 
 
 class Creator:
@@ -253,38 +307,33 @@ class Creator:
         Locks the rows of `owner_days` of the owners named, in owner order. Raises UniqueViolation when an id is
         taken, and an error with SQLSTATE OVER_QUOTA.
         """
-        jobs = [new for creation in creations for new in creation.jobs]
+        # In the order of the ids, as everybody inserts them: who waits for whom is never a circle.
+        jobs = sorted((new for creation in creations for new in creation.jobs), key=_job_id)
         quota: dict[str, int] = {}
         for new in jobs:
             if new.spec.owner != self._exempt_owner:
                 quota[new.spec.owner] = quota.get(new.spec.owner, 0) + 1
-        scheduled = [(new, new.schedule) for new in jobs if new.schedule is not None]
-        planned = [(new, s) for new, s in scheduled if s.first_ready is not None]
         named = [creation for creation in creations if creation.request_id]
-        parameters: dict[str, Any] = {
+        ready = (new.schedule.first_ready for new in jobs if new.schedule is not None)
+        frame: dict[str, Any] = {
             "now": self._database.now(),
             "limit": self._limit,
-            "first": min((s.first_ready for _, s in planned if s.first_ready is not None), default=None),
+            "first": min((time for time in ready if time is not None), default=None),
             "q_owner": list(quota),
             "q_jobs": list(quota.values()),
             "r_principal": [c.principal for c in named],
             "r_request_id": [c.request_id for c in named],
             "r_digest": [c.digest for c in named],
             "r_answer": [" ".join(str(new.uid) for new in c.jobs) for c in named],
-            **_arrays("j", _JOB, [_job_columns(new) for new in jobs]),
-            **_arrays("s", _SCHEDULE, [schedule_columns(new.uid, s) for new, s in scheduled]),
-            **_arrays(
-                "e",
-                PLAN_COLUMNS,
-                [first_plan(owner_of_new(new), s, s.accept_time) for new, s in planned],
-            ),
         }
+        records = _records(jobs)
         async with self._database.hot() as connection:
-            cursor = await connection.execute(_CREATE, parameters)
-            row = await cursor.fetchone()
-        assert row is not None
-        now: datetime = row[0]
-        return now
+            if len(jobs) < COPY_FROM:
+                return await _run(connection, _CREATE_ALL, frame | _arrays(records))
+            async with connection.transaction():
+                now = await _run(connection, _CREATE_FRAME, frame)
+                await _copy_in(connection, now, records)
+            return now
 
     async def _settle(
         self, creations: Sequence[Creation], group: Sequence[int]

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection as SaConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from scheduling.domain.errors import StoreUnavailable
+from scheduling.storage.binary import Encoded, EncodedDumper
 
 #: The moment of a statement: the database's clock, or what a test has bound.
 NOW = "coalesce(%(now)s::timestamptz, now())"
@@ -138,6 +139,11 @@ class _Connection(AsyncConnection[TupleRow]):
         self.pgconn.finish()
 
 
+async def _take_encoded(connection: AsyncConnection[TupleRow]) -> None:
+    """Teaches a new connection the parameters of `binary`."""
+    connection.adapters.register_dumper(Encoded, EncodedDumper)
+
+
 class Database:
     """The pools of one process. `async with Database(...)` opens them without waiting for PostgreSQL to be there."""
 
@@ -174,6 +180,7 @@ class Database:
             max_waiting=1000,
             max_idle=60,
             reconnect_timeout=2,
+            configure=_take_encoded,
             open=False,
             name=application,
         )

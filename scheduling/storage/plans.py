@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +14,7 @@ from scheduling.domain.lifecycle import State
 from scheduling.domain.recurrence import jittered
 from scheduling.domain.schedule import NewSchedule
 from scheduling.domain.timing import Timing
+from scheduling.domain.value import value
 from scheduling.storage.database import NOW
 
 PLAN_COLUMNS = {
@@ -50,7 +50,7 @@ WHERE uid = ANY(%(uids)s::uuid[]) AND cancel_time IS NULL
 """
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Owner:
     """What a plan takes over from its job."""
 
@@ -163,7 +163,7 @@ def plan_record(
     }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Dropped:
     """Plans that were taken away. `released` is how many of them had been released early, which counted as fired."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -79,10 +78,8 @@ def _typed(record: dict[str, Any], table: sa.Table) -> dict[str, Any]:
     values = {name: record[name] for name in record if name in table.c}
     values |= {name: json.loads(values[name]) for name in ("spec", "exclusions")}
     values["calendar_ids"] = values["calendar_ids"].split()
-    values["stale"] = bool(values["calendar_ids"])
-    until = values.get("evaluated_until")
-    if until is not None:
-        values["evaluated_until"] = sa.text("'infinity'") if until == "infinity" else datetime.fromisoformat(until)
+    if values["evaluated_until"] == "infinity":
+        values["evaluated_until"] = sa.text("'infinity'")
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -52,6 +53,14 @@ def when_to_spec(when: When) -> tuple[str, Json]:
             return "UNION", {"specs": [{"kind": kind, "spec": spec} for kind, spec in kinds]}
         case OnDeployment():
             return "DEPLOYMENT", {"delay_us": micros(when.delay)}
+
+
+def when_to_json(when: When) -> tuple[str, str]:
+    """`when_to_spec` with the JSON as text. Isoformat needs no escapes."""
+    if isinstance(when, Once) and when.after is None:
+        return "ONCE", f'{{"time":"{when.time.isoformat()}"}}'
+    kind, spec = when_to_spec(when)
+    return kind, json.dumps(spec)
 
 
 def spec_to_when(kind: str, spec: Mapping[str, Any]) -> When:

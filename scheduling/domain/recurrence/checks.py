@@ -45,6 +45,7 @@ MAX_SPECS = 20
 MAX_EXCLUSIONS = 50
 
 _MICROSECOND = timedelta(microseconds=1)
+_NONE = timedelta(0)
 
 
 def check_timing(timing: Timing, now: datetime, *, field: str = "schedule") -> list[Violation]:
@@ -61,6 +62,9 @@ def check_timing(timing: Timing, now: datetime, *, field: str = "schedule") -> l
         case Union(specs):
             paths = [f"{field}.union.specs[{index}]" for index in range(len(specs))]
             found = _check_all(recurrence_of(timing), now, field, paths, f"{field}.union.specs")
+        case Once() as once if timing.start is timing.end is None and not timing.exclusions:
+            # Nothing can keep a sound instant from firing: no need to look for it.
+            found = _check_frame(timing, field) + _check_once(once, now, field)
         case _:
             found = _check_all(recurrence_of(timing), now, field, [field], field)
     if timing.max_firings is not None and timing.max_firings < 1:
@@ -191,19 +195,21 @@ def _check_frame(what: Timing | Recurrence, field: str) -> list[Violation]:
         known_zone(what.time_zone, field=f"{field}.time_zone")
     except InvalidRequest as refused:
         found += refused.violations
-    bounds = (("start_time", what.start), ("end_time", what.end))
-    naive = [name for name, bound in bounds if bound is not None and bound.tzinfo is None]
-    found += [Violation(f"{field}.{name}", "expected an instant with an offset from UTC") for name in naive]
-    if not naive and what.start is not None and what.end is not None and what.start >= what.end:
-        found.append(Violation(f"{field}.end_time", f"expected an instant after start_time, {what.start.isoformat()}"))
-    if not timedelta(0) <= what.jitter <= MAX_JITTER:
+    if what.start is not None or what.end is not None:
+        bounds = (("start_time", what.start), ("end_time", what.end))
+        naive = [name for name, bound in bounds if bound is not None and bound.tzinfo is None]
+        found += [Violation(f"{field}.{name}", "expected an instant with an offset from UTC") for name in naive]
+        if not naive and what.start is not None and what.end is not None and what.start >= what.end:
+            text = f"expected an instant after start_time, {what.start.isoformat()}"
+            found.append(Violation(f"{field}.end_time", text))
+    if not _NONE <= what.jitter <= MAX_JITTER:
         found.append(_outside(f"{field}.jitter", what.jitter, timedelta(0), MAX_JITTER))
     return found
 
 
 def _check_once(once: Once, now: datetime, path: str) -> list[Violation]:
     if once.after is not None:
-        if timedelta(0) <= once.after <= MAX_AHEAD:
+        if _NONE <= once.after <= MAX_AHEAD:
             return []
         return [_outside(f"{path}.after", once.after, timedelta(0), MAX_AHEAD)]
     field = f"{path}.at_time"

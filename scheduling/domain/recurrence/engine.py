@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from uuid import UUID
 
@@ -179,10 +179,10 @@ def jittered(what: Timing | Recurrence, schedule_uid: UUID, nominal: datetime) -
     nearer than the jitter, it is uniform up to that firing instead, so firings never change places; the last one may be
     ready after `end`.
     """
+    if what.jitter < _MICROSECOND:
+        return nominal.astimezone(UTC)
     start = micros(nominal)
     span = what.jitter // _MICROSECOND
-    if span <= 0:
-        return moment_of(start)
     following = _after(what, start)
     if following is not None:
         span = min(span, following - start)
