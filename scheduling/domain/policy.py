@@ -72,6 +72,11 @@ class Grant:
     def _identities(self) -> Globs:
         return Globs(each for each in self.owners.patterns if each.startswith(IDENTITY))
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether every target and every owner but services is allowed."""
+        return "*" in self.targets.patterns and "*" in self.owners.patterns
+
     def reaches(self, principal: str, job_principal: str) -> bool:
         """Whether jobs of `job_principal` are meant."""
         return self.jobs is None or job_principal == principal or job_principal in self.jobs
@@ -91,17 +96,15 @@ class Access:
         self.rpc = rpc
         self._grants = tuple(grants)
         self._calls = rpc.rpartition("/")[2] in CALLING
-        scopes = [grant.jobs for grant in self._grants]
-        #: Whose jobs may be seen; None when everybody's.
+        #: Whether everybody's jobs may be seen, so that what is missing may be called missing.
+        self.sees_all = any(grant.jobs is None for grant in self._grants)
+        # Where calls are brought about for many jobs at once, targets and owners of others' jobs are not looked at one
+        # by one: only grants that allow them all reach others' jobs then.
+        wide = [grant for grant in self._grants if not self._calls or grant.is_wide]
+        #: Whose jobs a list shows and a filter may touch; None for everybody's.
         self.principals: frozenset[str] | None = None
-        named = [scope for scope in scopes if scope is not None]
-        if len(named) == len(scopes):
-            self.principals = frozenset({principal}.union(*named))
-
-    @property
-    def sees_all(self) -> bool:
-        """Whether everybody's jobs may be seen, so that what is missing may be called missing."""
-        return self.principals is None
+        if not any(grant.jobs is None for grant in wide):
+            self.principals = frozenset({principal}.union(*(grant.jobs or () for grant in wide)))
 
     def check_call(self) -> None:
         """Refuses when no grant allows the RPC at all."""
