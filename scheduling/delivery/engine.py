@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol
 from uuid import UUID, uuid4
 
+from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.channels import Answer
 from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.tasks import TaskGroup
@@ -37,6 +38,8 @@ _log = logging.getLogger(__name__)
 UNSTORABLE = "the answer could not be stored"
 #: Seconds to the next try after an unexpected error, as in every background loop.
 AFTER_ERROR = 0.5
+#: Seconds between two sweeps while more is overdue than there are free slots.
+SWEEP_AGAIN = 0.02
 #: Seconds that a claiming statement may still take when the process stops: its own timeout, and a connection.
 CLAIM_SECONDS = 3.0
 #: Seconds for what is cancelled at the end of a drain to end, and for its outcomes to be recorded.
@@ -114,13 +117,18 @@ class _Lane:
     waiting: list[tuple[datetime, UUID]] = field(default_factory=list)
     known: set[UUID] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Whether the last sweep found something for every free slot.
+    has_backlog: bool = False
 
 
 @dataclass(slots=True)
 class _Held:
-    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer."""
+    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer;
+    `claimed` is the monotonic second before its claim.
+    """
 
     claim: Claim
+    claimed: float = 0.0
     task: asyncio.Task[None] | None = None
     is_running: bool = False
     start: datetime | None = None
@@ -153,6 +161,7 @@ class DeliveryEngine:
         #: Services whose breakers want to hear of successes too.
         self.suspects: frozenset[str] = frozenset()
         self._chance = chance
+        self._brakes = Brakes()
         self._lanes = {queue: _Lane(queue, slots, slots) for queue, slots in settings.slots.items()}
         self._room = asyncio.Condition()
         self._held: dict[UUID, _Held] = {}
@@ -284,6 +293,16 @@ class DeliveryEngine:
                 is_failing = False
                 log_event(_log, logging.INFO, "loop_recovered", loop=name)
 
+    def take_waiting(self) -> dict[Queue, list[tuple[UUID, datetime]]]:
+        """Takes out the ids that wait for their moment, with their ready times, for somebody else to deliver."""
+        taken: dict[Queue, list[tuple[UUID, datetime]]] = {}
+        for lane in self._lanes.values():
+            if lane.waiting:
+                taken[lane.queue] = [(uid, ready) for ready, uid in lane.waiting]
+            lane.waiting.clear()
+            lane.known.clear()
+        return taken
+
     async def drain(self, grace: timedelta) -> None:
         """Claims nothing more, begins no call, lets running ones end within `grace`, cancels the rest, and records
         everything.
@@ -363,8 +382,10 @@ class DeliveryEngine:
         return uids
 
     async def _sweep(self, lane: _Lane) -> None:
-        """Finds what is queued and overdue: its message was lost, or Redis is down."""
-        await self._clock.sleep(self._settings.sweep_after.total_seconds())
+        """Finds what is queued and overdue: its message was lost, or Redis is down. Where there was more than slots,
+        the next look comes as soon as there are some.
+        """
+        await self._clock.sleep(SWEEP_AGAIN if lane.has_backlog else self._settings.sweep_after.total_seconds())
         # Also while others wait for their moment here: under a steady load there is always one that does.
         if lane.free <= 0 or self._draining or not self.has_lease() or self._is_isolating(lane):
             return
@@ -377,6 +398,7 @@ class DeliveryEngine:
                 self._store.claim_overdue, self._worker, lane.queue, tokens, settings.sweep_after, settings.targets
             ),
         )
+        lane.has_backlog = len(claims) == len(tokens)
         if claims:
             self._observer.claimed(lane.queue, len(claims), swept=True)
 
@@ -387,6 +409,7 @@ class DeliveryEngine:
         lane.free -= len(tokens)
         self._claiming.update(tokens)
         claims: Sequence[Claim] = ()
+        began = self._clock.monotonic()
         try:
             async with self._room:
                 self._room.notify_all()
@@ -398,7 +421,7 @@ class DeliveryEngine:
         finally:
             lane.free += len(tokens) - len(claims)
             for claim in claims:
-                held = self._held[claim.token] = _Held(claim)
+                held = self._held[claim.token] = _Held(claim, began)
                 held.task = self._calls.create(self._deliver(held, lane))
             self._claiming.difference_update(tokens)
             self._progress.set()
@@ -433,6 +456,8 @@ class DeliveryEngine:
             lane.changed.set()
         seconds = self._clock.monotonic() - began
         outcome = self._not_begun(held) if held.start is None else self._outcome(held, answer, held.start, seconds)
+        if held.start is not None and not held.cancelled_by:
+            self._brakes.saw(claim.target.partition("/")[0], held.claimed, is_down=answer.code in DOWN_CODES)
         self._settle(claim, outcome)
         del self._held[claim.token]
         self._progress.set()
@@ -445,7 +470,9 @@ class DeliveryEngine:
             return held.cancelled_by
         if held.claim.cancel_requested:
             return Reason.CALLER
-        return Reason.NOT_BEGUN if self._draining or not self.has_lease() else ""
+        if self._draining or not self.has_lease():
+            return Reason.NOT_BEGUN
+        return Reason.NOT_BEGUN if self._brakes.stops(held.claim.target.partition("/")[0], held.claimed) else ""
 
     def _not_begun(self, held: _Held) -> Outcome:
         claim = held.claim
@@ -587,6 +614,7 @@ class DeliveryEngine:
         except StoreUnavailable as error:
             log_event(_log, logging.WARNING, "breakers_not_fed", error=str(error))
             return
+        self._brakes.told(told, self._clock.monotonic())
         self.suspects |= {service for service, tally in told.items() if tally[0]}
 
     async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:

@@ -72,11 +72,6 @@ class Grant:
     def _identities(self) -> Globs:
         return Globs(each for each in self.owners.patterns if each.startswith(IDENTITY))
 
-    @property
-    def is_wide(self) -> bool:
-        """Whether every target and every owner but services is allowed."""
-        return "*" in self.targets.patterns and "*" in self.owners.patterns
-
     def reaches(self, principal: str, job_principal: str) -> bool:
         """Whether jobs of `job_principal` are meant."""
         return self.jobs is None or job_principal == principal or job_principal in self.jobs
@@ -96,15 +91,32 @@ class Access:
         self.rpc = rpc
         self._grants = tuple(grants)
         self._calls = rpc.rpartition("/")[2] in CALLING
-        #: Whether everybody's jobs may be seen, so that what is missing may be called missing.
-        self.sees_all = any(grant.jobs is None for grant in self._grants)
-        # Where calls are brought about for many jobs at once, targets and owners of others' jobs are not looked at one
-        # by one: only grants that allow them all reach others' jobs then.
-        wide = [grant for grant in self._grants if not self._calls or grant.is_wide]
-        #: Whose jobs a list shows and a filter may touch; None for everybody's.
+        scopes = [grant.jobs for grant in self._grants]
+        #: Whose jobs may be seen; None when everybody's.
         self.principals: frozenset[str] | None = None
-        if not any(grant.jobs is None for grant in wide):
-            self.principals = frozenset({principal}.union(*(grant.jobs or () for grant in wide)))
+        named = [scope for scope in scopes if scope is not None]
+        if len(named) == len(scopes):
+            self.principals = frozenset({principal}.union(*named))
+
+    @property
+    def principals_in_bulk(self) -> frozenset[str] | None:
+        """Whose jobs one call may reach without a look at each; None when everybody's.
+
+        Calls of targets brought about in bulk are not held against targets and owners one by one: but for one's own
+        jobs, which were granted when they were made, a single grant has to allow all of them.
+        """
+        if not self._calls:
+            return self.principals
+        every = {"*", f"{IDENTITY}*"}
+        grants = [each for each in self._grants if "*" in each.targets.patterns and every <= set(each.owners.patterns)]
+        if any(grant.jobs is None for grant in grants):
+            return None
+        return frozenset({self.principal}.union(*(grant.jobs for grant in grants if grant.jobs is not None)))
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether everybody's jobs may be seen, so that what is missing may be called missing."""
+        return self.principals is None
 
     def check_call(self) -> None:
         """Refuses when no grant allows the RPC at all."""
@@ -173,7 +185,7 @@ class Policy:
     """All grants."""
 
     def __init__(self, grants: Sequence[Grant]) -> None:
-        self._grants = tuple(grants)
+        self.grants = tuple(grants)
         self._known: dict[tuple[str, str], Access] = {}
 
     def access(self, principal: str, rpc: str) -> Access:
@@ -187,7 +199,7 @@ class Policy:
                 rpc,
                 [
                     grant
-                    for grant in self._grants
+                    for grant in self.grants
                     if (grant.principals is None or principal in grant.principals)
                     and (method in grant.rpcs or rpc in grant.rpcs)
                 ],

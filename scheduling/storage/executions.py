@@ -42,7 +42,7 @@ def _keys(order: str, table: sa.Table) -> list[SortKey]:
     return [uid_key(table.c.uid)]
 
 
-def _columns(table: sa.Table) -> Mapping[str, sa.ColumnElement[Any]]:
+def filter_columns(table: sa.Table) -> Mapping[str, sa.ColumnElement[Any]]:
     names = ("state", "origin", "target", "queue", "owner", "reason", "code")
     times = ("nominal_time", "ready_time", "create_time", "start_time", "finish_time")
     held_by = table.c.held_by if "held_by" in table.c else sa.cast(sa.null(), sa.Text)
@@ -87,7 +87,7 @@ class ExecutionStore:
             if job_id is not None:
                 select = select.where(jobs.c.job_id == job_id)
             keys = _keys(page.order, table)
-            bounded = page_bounds(select, page, keys, _columns(table))
+            bounded = page_bounds(select, page, keys, filter_columns(table))
             if page.principals is not None:
                 bounded = of_principals(bounded, table.c.principal, page, keys)
             branches.append(sa.select(bounded.subquery()))
@@ -182,7 +182,7 @@ def _watched(
     if principals is not None:
         select = select.where(jobs.c.principal.in_(sorted(principals)))
     if filter_ is not None:
-        select = select.where(condition(filter_, _columns(table)))
+        select = select.where(condition(filter_, filter_columns(table)))
     return select if job_id is None else select.where(jobs.c.job_id == job_id)
 
 

@@ -103,14 +103,15 @@ def test_the_reach_of_one_grant_does_not_go_with_the_targets_of_another() -> Non
 
 def test_filters_that_bring_calls_about_reach_others_by_grants_for_all_targets_only() -> None:
     def reached(text: str) -> Any:
-        return access(text, rpc="RunJob").principals
+        return access(text, rpc="RunJob").principals_in_bulk
 
-    assert reached(grant(rpcs=["RunJob"], targets=[SEND], owners=["*"], jobs="all")) == frozenset({A})
-    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=["user-*"], jobs=[B])) == frozenset({A})
-    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=["*"], jobs=[B])) == frozenset({A, B})
-    narrow = grant(rpcs=["RunJob"], targets=[SEND], owners=["*"], jobs="all")
-    assert reached(narrow + grant(rpcs=["RunJob"], owners=["*"])) == frozenset({A})
-    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=["*"], jobs="all")) is None
+    everyone = ["*", "spiffe://*"]
+    assert reached(grant(rpcs=["RunJob"], targets=[SEND], owners=everyone, jobs="all")) == frozenset({A})
+    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=["*"], jobs=[B])) == frozenset({A})
+    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=everyone, jobs=[B])) == frozenset({A, B})
+    narrow = grant(rpcs=["RunJob"], targets=[SEND], owners=everyone, jobs="all")
+    assert reached(narrow + grant(rpcs=["RunJob"], owners=everyone)) == frozenset({A})
+    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=everyone, jobs="all")) is None
 
 
 def test_any_owner_does_not_mean_the_identities_of_services() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0006"
-down_revision = "0005"
+down_revision = "0004"
 
 # Append only: what happened is not rewritten. The uid begins with the moment, so that the primary key is the order of
 # time: what is old is archived and deleted as one range of it.
