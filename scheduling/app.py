@@ -24,6 +24,7 @@ from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.engine import DeliveryEngine, EngineSettings
 from scheduling.delivery.targets import ROWS, TargetTable
 from scheduling.dispatch.broker import Transport
+from scheduling.dispatch.bulk import BulkWork
 from scheduling.dispatch.lease import Beat, Canceller, Lease, Reaper
 from scheduling.dispatch.loop import Loop
 from scheduling.dispatch.planner import Planner
@@ -55,8 +56,10 @@ from scheduling.storage.leading import LeadingStore, WorkerIdentity
 from scheduling.storage.listening import listen
 from scheduling.storage.maintaining import MaintenanceStore
 from scheduling.storage.migrate import head_revision
+from scheduling.storage.notify import LEADERLESS
 from scheduling.storage.releasing import ReleasingStore
 from scheduling.storage.status import StatusStore
+from scheduling.storage.stepping import SteppingStore
 from scheduling.storage.store import PostgresStore
 from scheduling.telemetry.logs import configure_logging, log_event
 from scheduling.telemetry.metrics import BREAKER_CLOSED, BREAKER_HALF_OPEN, BREAKER_OPEN, Metrics
@@ -192,7 +195,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         )
         transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
         if transport is not None:
-            stack.push_async_callback(transport.stop)
+            stack.push_async_callback(transport.close)
         time_of_database = DatabaseClock(clock)
         ports = Ports(
             store=PostgresStore(
@@ -424,11 +427,13 @@ class Worker:
             self._pulse_loop,
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
             Loop("planner", planner.tick, clock),
+            Loop("bulk", BulkWork(self.leadership, SteppingStore(database), clock).tick, clock),
             Loop("housekeeping", self._keep_house, clock),
             Loop("listener", self._listen, clock),
         ]
         # These two go last at shutdown: as long as calls are under way, others must know that this process lives.
-        self._vital = [Loop("lease", lease.tick, clock), Loop("leadership", self.leadership.tick, clock)]
+        self._leadership_loop = Loop("leadership", self.leadership.tick, clock)
+        self._vital = [Loop("lease", lease.tick, clock), self._leadership_loop]
         self._tasks: list[asyncio.Task[None]] = []
         self._vital_tasks: list[asyncio.Task[None]] = []
         self._refresh_stored = _refresher(
@@ -463,15 +468,22 @@ class Worker:
             raise WorkerFailed(f"{part.get_name()} ended unexpectedly") from error
 
     async def stop(self) -> None:
-        """Stops gently: leadership is handed over, calls may end, outcomes are recorded, the lease is signed off."""
+        """Stops gently: leadership is handed over, what waits goes to others, calls may end, outcomes are recorded, the
+        lease is signed off.
+        """
         log_event(_log, logging.INFO, "worker_stopping", worker=str(self.identity.uid))
         leadership = self._vital_tasks.pop()
         await _end([leadership])
         await self.leadership.resign()
+        if self._transport is not None:
+            await self._transport.stop_listening()
         drained = asyncio.create_task(self.engine.drain(self._settings.worker_drain))
         if self._transport is not None:
-            await self._transport.stop()
+            for queue, items in self.engine.take_waiting().items():
+                await self._transport.send(queue, items)
         await drained
+        if self._transport is not None:
+            await self._transport.close()
         await _end([*self._tasks, *self._vital_tasks])
         try:
             await self._leading.sign_off(self.identity.uid)
@@ -510,7 +522,12 @@ class Worker:
         def set_listening(*, listening: bool) -> None:
             self._pulse.is_listening = listening
 
-        await listen(self._database, self._clock, on_hint=self._pulse_loop.wake, on_change=set_listening)
+        def take_hint(hint: str) -> None:
+            if hint == LEADERLESS:
+                self._leadership_loop.wake()
+            self._pulse_loop.wake()
+
+        await listen(self._database, self._clock, on_hint=take_hint, on_change=set_listening)
         return 0.0
 
     async def refresh(self) -> None:

@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 UNSTORABLE = "the answer could not be stored"
 #: Seconds to the next try after an unexpected error, as in every background loop.
 AFTER_ERROR = 0.5
+#: Seconds between two sweeps while more is overdue than there are free slots.
+SWEEP_AGAIN = 0.02
 #: Seconds that a claiming statement may still take when the process stops: its own timeout, and a connection.
 CLAIM_SECONDS = 3.0
 #: Seconds for what is cancelled at the end of a drain to end, and for its outcomes to be recorded.
@@ -115,6 +117,8 @@ class _Lane:
     waiting: list[tuple[datetime, UUID]] = field(default_factory=list)
     known: set[UUID] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Whether the last sweep found something for every free slot.
+    has_backlog: bool = False
 
 
 @dataclass(slots=True)
@@ -289,6 +293,16 @@ class DeliveryEngine:
                 is_failing = False
                 log_event(_log, logging.INFO, "loop_recovered", loop=name)
 
+    def take_waiting(self) -> dict[Queue, list[tuple[UUID, datetime]]]:
+        """Takes out the ids that wait for their moment, with their ready times, for somebody else to deliver."""
+        taken: dict[Queue, list[tuple[UUID, datetime]]] = {}
+        for lane in self._lanes.values():
+            if lane.waiting:
+                taken[lane.queue] = [(uid, ready) for ready, uid in lane.waiting]
+            lane.waiting.clear()
+            lane.known.clear()
+        return taken
+
     async def drain(self, grace: timedelta) -> None:
         """Claims nothing more, begins no call, lets running ones end within `grace`, cancels the rest, and records
         everything.
@@ -368,8 +382,10 @@ class DeliveryEngine:
         return uids
 
     async def _sweep(self, lane: _Lane) -> None:
-        """Finds what is queued and overdue: its message was lost, or Redis is down."""
-        await self._clock.sleep(self._settings.sweep_after.total_seconds())
+        """Finds what is queued and overdue: its message was lost, or Redis is down. Where there was more than slots,
+        the next look comes as soon as there are some.
+        """
+        await self._clock.sleep(SWEEP_AGAIN if lane.has_backlog else self._settings.sweep_after.total_seconds())
         # Also while others wait for their moment here: under a steady load there is always one that does.
         if lane.free <= 0 or self._draining or not self.has_lease() or self._is_isolating(lane):
             return
@@ -382,6 +398,7 @@ class DeliveryEngine:
                 self._store.claim_overdue, self._worker, lane.queue, tokens, settings.sweep_after, settings.targets
             ),
         )
+        lane.has_backlog = len(claims) == len(tokens)
         if claims:
             self._observer.claimed(lane.queue, len(claims), swept=True)
 

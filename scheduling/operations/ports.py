@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from scheduling.domain.backfill import Backfill
+from scheduling.domain.bulk import Operation, Selection
 from scheduling.domain.calendar import PlainExclusion, SharedCalendar
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import Violation
@@ -174,6 +175,15 @@ class NewRun:
     overlap_policy: OverlapPolicy | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewOperation:
+    """An operation in bulk that is to be stored."""
+
+    operation: Operation
+    request_id: str = ""
+    digest: bytes = b""
+
+
 class Store(Protocol):
     """PostgreSQL, as the operations see it. Every call may raise StoreUnavailable."""
 
@@ -289,6 +299,31 @@ class Store(Protocol):
 
     async def cancel_execution(self, job_id: str, uid: UUID) -> None:
         """Ends a waiting execution, or asks the worker of a running one to stop. One that has ended is left alone."""
+        ...
+
+    async def redrive(self, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
+        """FAILED → PENDING, due now, with new attempts and a new maximum age; takes the request_id with it.
+
+        False if it is not FAILED, or its job is cancelled or gone. Raises AlreadyExists (request_id of another call).
+        """
+        ...
+
+    async def count_selected(self, selection: Selection, after: UUID | None) -> tuple[int, UUID | None]:
+        """How many match in the next stretch behind `after`, and where it ended; None when nothing follows."""
+        ...
+
+    async def add_operation(self, new: NewOperation) -> UUID:
+        """Stores an operation; returns its uid, or that of the first call when it is a repeat. Raises AlreadyExists."""
+        ...
+
+    async def get_operation(self, uid: UUID) -> Operation | None: ...
+
+    async def list_operations(
+        self, page: PageRequest
+    ) -> tuple[Sequence[Operation], tuple[str | int | None, ...] | None]: ...
+
+    async def cancel_operation(self, uid: UUID) -> None:
+        """Ends a running operation; one that has ended is left alone."""
         ...
 
     async def read_open(

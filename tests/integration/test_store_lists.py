@@ -81,7 +81,7 @@ async def rows_read(stores: Stores, statement: str, parameters: dict[str, Any] |
 
 
 def page_sql(order: str, filter_: str = "") -> str:
-    page = PageRequest(50, order, descending=True, filter=parse_filter(filter_, job_cases._FIELDS))
+    page = PageRequest(50, order, descending=True, filter=parse_filter(filter_, job_cases.JOB_FIELDS))
     dialect: Any = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library left it untyped
     select: sa.Select[Any] = jobs.select_page(page)
     return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
