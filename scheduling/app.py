@@ -69,6 +69,8 @@ _log = logging.getLogger(__name__)
 
 #: Between two looks at the tables themselves.
 HOUSEKEEPING_PAUSE = 3600.0
+#: Connections of a worker that only claim and record: three queues claim, one batch is recorded.
+DELIVERY_CONNECTIONS = 4
 _BREAKER_GAUGE = {"CLOSED": BREAKER_CLOSED, "HALF_OPEN": BREAKER_HALF_OPEN, "OPEN": BREAKER_OPEN}
 
 
@@ -107,11 +109,12 @@ def build_targets(settings: Settings) -> TargetTable:
     return TargetTable(sent_retention=settings.message_retention)
 
 
-def _database(settings: Settings, application: str, url: str) -> Database:
+def _database(settings: Settings, application: str, url: str, *, by_key: bool = False) -> Database:
     return Database(
         url,
         application=application,
-        size=settings.database_pool_size,
+        size=DELIVERY_CONNECTIONS if by_key else settings.database_pool_size,
+        by_key=by_key,
         hot_timeout=settings.hot_timeout,
         maintenance_timeout=settings.maintenance_timeout,
     )
@@ -325,7 +328,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable
         database = await stack.enter_async_context(
             _database(settings, "whispr-scheduling-worker", settings.database_url)
         )
-        worker = Worker(settings, database, targets, clock)
+        delivering = await stack.enter_async_context(
+            _database(settings, "whispr-scheduling-delivery", settings.database_url, by_key=True)
+        )
+        worker = Worker(settings, database, delivering, targets, clock)
         await _serve_metrics(stack, worker.metrics, settings, worker.refresh)
         await worker.start()
         on_ready(worker.identity.uid)
@@ -342,7 +348,9 @@ class WorkerFailed(Exception):
 class Worker:
     """One worker process: engine, lease, leadership, pulse, scheduler, and the transport between them."""
 
-    def __init__(self, settings: Settings, database: Database, targets: TargetTable, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, delivering: Database, targets: TargetTable, clock: Clock
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self.metrics = _metrics(targets)
@@ -355,7 +363,7 @@ class Worker:
         )
         self._leading = LeadingStore(database, clock.monotonic)
         self._targets = tuple(target.method for target in targets)
-        self._delivering = DeliveryStore(database, self._targets)
+        self._delivering = DeliveryStore(delivering, self._targets)
         self._breaking = BreakerStore(database)
         releasing = ReleasingStore(
             database, limits=gate_limits_of(settings, targets), queue_depth=settings.limit_queue_depth
@@ -378,6 +386,8 @@ class Worker:
                 targets=self._targets,
                 capacity=settings.engine_capacity,
                 claim_lead=settings.claim_lead,
+                claim_ahead=settings.claim_ahead,
+                record_gap=settings.record_gap,
                 sweep_after=settings.sweep_after,
             ),
             observer=EngineObserver(self.metrics),
@@ -498,7 +508,7 @@ class Worker:
             await self._controls.pause(Scope.SERVICE, "", own_principal(self._settings), "SCHEDULING_ENABLED is false")
             self._is_to_pause = False
         beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
-        self.engine.suspects = await self._breaking.unclean()
+        self.engine.suspect(await self._breaking.unclean())
         queues, targets = self._settings.queues, self._targets
         for queue, uid in (await self._delivering.reserve_crashed(self.identity.uid, queues, targets)).items():
             self.engine.isolate(queue, uid)
