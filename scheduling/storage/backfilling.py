@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from psycopg.rows import dict_row
 
 from scheduling.domain.backfill import Backfill, BackfillState
+from scheduling.domain.errors import WrongState
 from scheduling.domain.execution import Origin
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.recurrence import fires_between
 from scheduling.operations.ports import NewBackfill
 from scheduling.storage import rows
 from scheduling.storage.database import NOW, Database
-from scheduling.storage.jobs import claim_request_id
+from scheduling.storage.jobs import claim_request_id, use_job
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import calendars_of
@@ -56,6 +57,8 @@ class BackfillStore:
             )
             if first is not None:
                 return first
+            if await use_job(connection, backfill.schedule.job_uid, self._database.moment()) is None:
+                raise WrongState("the job was deleted in between", subject="job", reason="DELETED")
             await connection.execute(
                 backfills.insert().values(
                     uid=backfill.uid,

@@ -18,7 +18,7 @@ from scheduling.operations.ports import PageRequest
 from scheduling.storage import rows
 from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
-from scheduling.storage.jobs import claim_request_id, refuse_cancelled
+from scheduling.storage.jobs import claim_request_id, refuse_cancelled, use_job
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
@@ -96,11 +96,8 @@ class ScheduleStore:
             first = await claim_request_id(connection, principal, request_id, digest, schedule.uid)
             if first is not None:
                 return first
-            locked = (
-                (await connection.execute(sa.select(jobs).where(jobs.c.uid == job.uid).with_for_update()))
-                .mappings()
-                .first()
-            )
+            moment = self._database.moment()
+            locked = await use_job(connection, job.uid, moment)
             refuse_cancelled(locked)
             assert locked is not None
             count = await connection.scalar(
@@ -112,7 +109,6 @@ class ScheduleStore:
                     subject=job.name,
                     reason="TOO_MANY_SCHEDULES",
                 )
-            moment = self._database.moment()
             record = _typed(schedule_columns(job.uid, schedule), schedules)
             try:
                 await connection.execute(schedules.insert().values(**record, create_time=moment, update_time=moment))
