@@ -305,6 +305,12 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable
             await worker.stop()
 
 
+def prunable_targets(targets: TargetTable) -> list[str]:
+    """The targets whose failed executions may go in time. What is kept until it is sent is not among them."""
+    spans = (Retention.WEEK, Retention.MONTH)
+    return [target.method for target in targets if targets.retention_class(target.method) in spans]
+
+
 class WorkerFailed(Exception):
     """A part of the worker ended that should not: the process looks alive and does not do its work."""
 
@@ -390,11 +396,7 @@ class Worker:
             _HousekeepingStore(self._leading, MaintenanceStore(database), PruningStore(database)),
             clock,
             keep_failed=settings.failed_retention,
-            failed_targets=[
-                target.method
-                for target in targets
-                if targets.retention_class(target.method) in (Retention.WEEK, Retention.MONTH)
-            ],
+            failed_targets=prunable_targets(targets),
         )
         self._pulse_loop = Loop("pulse", self._pulse.tick, clock)
         self._loops = [

@@ -23,44 +23,51 @@ from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 
 #: Pages of a history partition whose jobs go in one statement: some ten thousand rows.
-PIECE_PAGES = 256
+PIECE_PAGES = 400
 #: Rows of other tables in one statement.
 PIECE_ROWS = 5000
 #: What was made within this time is in use, whatever else is known of it.
 _LATELY = "interval '1 day'"
 
-# That no other execution is left is known of a job that was never used but by its one schedule. Of the others it has to
-# be looked up, in each day of the history: dear, and rare.
-_NOTHING_LEFT = f"""(
-    coalesce(j.used_time < {NOW} - {_LATELY}, true)
-    AND NOT EXISTS (
-        SELECT FROM execution_history h WHERE h.job_uid = j.uid AND h.prune_day >= ({NOW} AT TIME ZONE 'UTC')::date)
-    AND NOT EXISTS (SELECT FROM backfills b WHERE b.job_uid = j.uid AND b.state = 'RUNNING'))
-"""
-# An ended recurring schedule is somebody's work and goes when they delete it. `bool_and` of no schedule at all is NULL,
-# so that a job which is only ever run by hand stays too.
-_IS_DONE = f"""
-    {TERM_HOLDS}
-    AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = j.uid)
-    AND CASE WHEN (SELECT bool_and(s.kind = 'ONCE' AND NOT s.paused) FROM schedules s WHERE s.job_uid = j.uid)
-             THEN j.used_time IS NULL OR {_NOTHING_LEFT}
-             ELSE j.cancel_time < {NOW} - {_LATELY} AND {_NOTHING_LEFT} END
-"""
-_DELETE_JOBS = f"""
-gone AS (DELETE FROM jobs j USING ended WHERE j.uid = ended.job_uid AND {_IS_DONE} RETURNING j.uid),
+_GONE = """
 silent AS (DELETE FROM schedules s USING gone WHERE s.job_uid = gone.uid RETURNING s.uid),
 gaps AS (DELETE FROM schedule_gaps g USING silent WHERE g.schedule_uid = silent.uid)
-SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), (SELECT count(*) FROM ended)
+"""
+_NOT_LIVE = f"{TERM_HOLDS} AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = j.uid)"
+# `bool_and` of no schedule at all is NULL, so that a job which is only ever run by hand stays.
+_IS_ONE_OFF = "(SELECT bool_and(s.kind = 'ONCE' AND NOT s.paused) FROM schedules s WHERE s.job_uid = j.uid)"
+# A job that was never used but by its one schedule has no other execution: nothing need be looked up in the history.
+_UNUSED = f"""
+gone AS (
+    DELETE FROM jobs j USING ended
+    WHERE j.uid = ended.job_uid AND j.used_time IS NULL AND {_NOT_LIVE} AND {_IS_ONE_OFF} RETURNING j.uid
+),
+{_GONE}
+"""
+# Of the others it is, in each day that is kept: dear, and rare. Of recurring jobs only those go that were cancelled; an
+# ended schedule is somebody's work and goes when they delete it.
+_USED = f"""
+gone AS (
+    DELETE FROM jobs j USING ended
+    WHERE j.uid = ended.job_uid AND {_NOT_LIVE} AND ({_IS_ONE_OFF} OR j.cancel_time < {NOW} - {_LATELY})
+      AND coalesce(j.used_time < {NOW} - {_LATELY}, true)
+      AND NOT EXISTS (
+          SELECT FROM execution_history h WHERE h.job_uid = j.uid AND h.prune_day >= ({NOW} AT TIME ZONE 'UTC')::date)
+      AND NOT EXISTS (SELECT FROM backfills b WHERE b.job_uid = j.uid AND b.state = 'RUNNING')
+    RETURNING j.uid
+),
+{_GONE}
 """
 _PAGES = "SELECT pg_relation_size(to_regclass(%(name)s)) / current_setting('block_size')::int"
-_OF_PARTITION = (
-    """
+_OF_PARTITION = """
 WITH ended AS MATERIALIZED (
     SELECT DISTINCT job_uid FROM "{partition}" WHERE ctid >= '({first},0)'::tid AND ctid < '({last},0)'::tid
 ),
 """
-    + _DELETE_JOBS
-)
+_OF_JOBS = "WITH ended AS MATERIALIZED (SELECT DISTINCT unnest(%(jobs)s::uuid[]) AS job_uid),"
+# Whatever the tables' size, a piece is looked up by index.
+_BY_INDEX = "SET LOCAL enable_seqscan = off"
 _FAILED = f"""
 WITH old AS (
     SELECT uid FROM executions
@@ -71,7 +78,6 @@ WITH old AS (
 dropped AS (DELETE FROM executions e USING old WHERE e.uid = old.uid RETURNING e.job_uid)
 SELECT job_uid FROM dropped
 """
-_OF_JOBS = f"WITH ended AS (SELECT DISTINCT unnest(%(jobs)s::uuid[]) AS job_uid), {_DELETE_JOBS}"
 
 # An answer names jobs, schedules, executions or backfills. What is not there any more is noticed first, and goes a day
 # after that.
@@ -132,10 +138,10 @@ class PruningStore:
         on; also tells the page to go on with, None at the end.
         """
         following = page + PIECE_PAGES
-        statement = _OF_PARTITION.format(partition=partition, first=page, last=following)
+        ended = _OF_PARTITION.format(partition=partition, first=page, last=following)
         async with self._database.maintain() as connection:
             pages = (await connection.exec_driver_sql(_PAGES, {"name": partition})).scalar_one()
-            pruned = await self._prune(connection, statement, term)
+            pruned = await self._prune(connection, ended, term)
         return pruned, following if following < (pages or 0) else None
 
     async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned:
@@ -167,9 +173,16 @@ class PruningStore:
                 gone += len(await self._rows(connection, f"{statement} RETURNING 1", term, keep=keep))
         return gone
 
-    async def _prune(self, connection: AsyncConnection, statement: str, term: int, **parameters: Any) -> Pruned:
-        row = (await self._rows(connection, statement, term, **parameters))[0]
-        return Pruned(jobs=row[0], schedules=row[1])
+    async def _prune(self, connection: AsyncConnection, ended: str, term: int, **parameters: Any) -> Pruned:
+        """Deletes those of the jobs in `ended` that may go."""
+        await connection.exec_driver_sql(_BY_INDEX)
+        jobs = schedules = 0
+        for which in (_UNUSED, _USED):
+            row = (await self._rows(connection, ended + which, term, **parameters))[0]
+            jobs, schedules = jobs + row[0], schedules + row[1]
+            if row[0] == row[2]:
+                break
+        return Pruned(jobs, schedules)
 
     async def _rows(self, connection: AsyncConnection, statement: str, term: int, **parameters: Any) -> Sequence[Any]:
         parameters |= {"now": self._database.now(), "term": term}
