@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate lock check test chaos demo up bench clean
+.PHONY: help setup generate lock check test chaos demo up bench bench-full clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,8 +55,11 @@ demo: setup  ## The main job for real: a load through the public API, and a verd
 up: setup  ## The whole stack with demo siblings, staying up, for grpcurl and the command line
 	@$(BIN)/python -m scheduling up --siblings
 
-bench: setup  ## Measure lateness at a steady rate with many jobs pending
-	@$(BIN)/python -m bench
+bench: setup  ## Measure everything that is in the budget, medians of three runs (CASE=name for one)
+	@$(BIN)/python -m bench $(CASE)
+
+bench-full: setup  ## The same with what takes very long: growth
+	@$(BIN)/python -m bench --full $(CASE)
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

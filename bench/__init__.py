@@ -1,1 +1,4 @@
-"""Benchmarks: real processes, real PostgreSQL and Valkey, a real sibling. `python -m bench --help` lists them."""
+"""Measures, and says against what: `make bench`. Each figure comes from real processes started for it.
+
+`figures` has the budget, `case` the shape that every module of `cases` has, `stack` the processes that are measured.
+"""

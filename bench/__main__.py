@@ -1,77 +1,82 @@
-"""Measures, and says against what. Each figure comes from real processes started for it."""
+"""The harness: runs cases, takes medians, compares with the budget, writes `bench/results.json` and plots."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+import importlib
+import os
+import pkgutil
+import statistics
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import click
 
-from bench import load
-from bench.stack import Running, api, running
-from scheduling.app import SystemClock
-
-RESULTS = Path(__file__).parent / "results.json"
-_CLOCK = SystemClock()
+from bench import cases, report
+from bench.case import Measured, Size
 
 
-async def lateness(stack: Running, *, rate: int, seconds: int, pending: int) -> dict[str, float]:
-    """Milliseconds from the due time to the sibling's receipt, by the sibling's own record, at a steady rate."""
-    lead = timedelta(seconds=4 + rate * seconds / 4000)
-    async with api(stack.address) as client:
-        tomorrow = _CLOCK.now() + timedelta(days=1)
-        await load.create_all(
-            client, (load.request(n, tomorrow + timedelta(milliseconds=n), "later") for n in range(pending))
-        )
-        start = _CLOCK.now() + lead
-        count = rate * seconds
-        await load.create_all(
-            client, (load.request(n, start + timedelta(seconds=n / rate), "now") for n in range(count))
-        )
-        end = start + timedelta(seconds=seconds)
-        deadline = end + timedelta(seconds=30)
-        received: dict[str, float] = {}
-        while len(received) < count and _CLOCK.now() < deadline:
-            await _CLOCK.sleep(max(1.0, (end - _CLOCK.now()).total_seconds()))
-            received = {
-                call["id"]: call["received"] - datetime.fromisoformat(call["nominal_time"]).timestamp()
-                for call in stack.received()
-                if call["id"].startswith("now-")
-            }
-    late = [1000 * value for value in received.values()]
+def modules() -> dict[str, ModuleType]:
+    """The cases by name."""
     return {
-        "lateness_p50_ms": round(load.percentile(late, 0.5), 2),
-        "lateness_p99_ms": round(load.percentile(late, 0.99), 2),
-        "lateness_max_ms": round(max(late), 2),
-        "lateness_min_ms": round(min(late), 2),
-        "lateness_received": len(late),
-        "lateness_missing": count - len(late),
+        each.name: importlib.import_module(f"bench.cases.{each.name}") for each in pkgutil.iter_modules(cases.__path__)
     }
 
 
+def medians(runs: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """The median of each figure over the runs that have it, and its spread (largest − smallest)."""
+    found = {name: [run[name] for run in runs if name in run] for run in runs for name in run}
+    middle = {name: round(statistics.median(values), 4) for name, values in found.items()}
+    return middle, {name: round(max(values) - min(values), 4) for name, values in found.items() if len(values) > 1}
+
+
+def run_case(name: str, module: ModuleType, size: Size) -> None:
+    """Runs one case and writes down what it found, so that what comes after it can fail without taking it along."""
+    runs: list[Measured] = []
+    for number in range(size.runs):
+        load = os.getloadavg()[0]
+        click.echo(f"\n{name}, run {number + 1} of {size.runs} (load {load:.1f}): {module.ABOUT}")
+        runs.append(module.measure(size, lambda text: click.echo(f"  {text}")))
+        report.show(runs[-1].values, {})
+    values, spread = medians([run.values for run in runs])
+    if size.runs > 1:
+        click.echo(f"\n{name}: medians of {size.runs} runs")
+        report.show(values, spread)
+    if size.scale == 1.0:
+        report.write(values, spread)
+        report.keep_series(name, [run.series for run in runs])
+    else:
+        click.echo("not written down: this was not the full scale")
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--rate", default=100, show_default=True, help="Executions a second.")
-@click.option("--seconds", default=60, show_default=True, help="How long.")
-@click.option("--pending", default=10_000, show_default=True, help="Further jobs that are due tomorrow.")
-@click.option("--runs", default=1, show_default=True, help="How often; the medians are reported with the spread.")
-def main(*, rate: int, seconds: int, pending: int, runs: int) -> None:
-    """Lateness at a steady rate with many more jobs pending."""
-    found: list[dict[str, float]] = []
-    for run in range(runs):
-        click.echo(f"run {run + 1} of {runs}: {rate}/s for {seconds} s with {pending:,} pending ...")
-        with running() as stack:
-            found.append(asyncio.run(lateness(stack, rate=rate, seconds=seconds, pending=pending)))
-        click.echo("  " + "  ".join(f"{name}={value}" for name, value in found[-1].items()))
-    results: dict[str, float | str] = {"measured": datetime.now(UTC).isoformat(timespec="seconds")}  # noqa: TID251
-    for name in found[0]:
-        values = sorted(each[name] for each in found)
-        results[name] = values[len(values) // 2]
-        if runs > 1:
-            results[f"{name}_spread"] = round(values[-1] - values[0], 2)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    click.echo(f"written to {RESULTS.name}")
+@click.argument("names", nargs=-1)
+@click.option("--runs", default=3, show_default=True, help="How often; the medians count.")
+@click.option("--full", is_flag=True, help="Also what takes very long.")
+@click.option("--scale", default=1.0, show_default=True, help="Shrinks what is measured, to try a case out.")
+@click.option("--plots/--no-plots", default=True, help="Draw the plots (in an environment of their own).")
+def main(*, names: Sequence[str], runs: int, full: bool, scale: float, plots: bool) -> None:
+    """Runs the cases NAMES, or all."""
+    known = modules()
+    if unknown := set(names) - set(known):
+        raise click.UsageError(f"no case {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    size = Size(runs=runs, full=full, scale=scale)
+    failed: list[str] = []
+    for name, module in known.items():
+        if names and name not in names:
+            continue
+        if module.FULL_ONLY and not full and name not in names:
+            continue
+        try:
+            run_case(name, module, size)
+        except Exception as error:  # noqa: BLE001 - one case less, the others go on
+            failed.append(name)
+            click.echo(f"  {name} failed: {type(error).__name__}: {error}", err=True)
+    click.echo("\nAll that is known, from bench/results.json:")
+    report.show_all()
+    if plots and scale == 1.0:
+        report.draw(click.echo)
+    if failed:
+        raise click.ClickException(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import grpc.aio
 from whispr.scheduling.v1 import operations_service_pb2_grpc, scheduling_service_pb2_grpc
 
+from bench import processes
 from scheduling.cli.up import Stack, data_folder, sibling_addresses
 from scheduling.settings import load_settings
 
@@ -25,7 +26,10 @@ class Running:
     sibling: str
     record: Path
     database_url: str
+    redis_url: str
+    folder: Path
     stack: Stack
+    addresses: Mapping[str, str]
 
     def received(self) -> Iterator[dict[str, Any]]:
         """The calls that the sibling has recorded so far."""
@@ -38,30 +42,51 @@ class Running:
 
     def pid(self, name: str) -> int:
         """The process id of a part."""
+        if name == "postgres":
+            return processes.find(str(self.folder / "postgres"), "postgres")
+        if name == "valkey":
+            return processes.find(str(self.folder / "valkey"), "valkey-server")
         return next(part.process.pid for part in self.stack.parts if part.name == name)
+
+    def cpu(self) -> dict[str, float]:
+        """Processor seconds used so far, by part."""
+        names = ("postgres", "valkey", *(part.name for part in self.stack.parts))
+        return {name: processes.cpu_seconds(self.pid(name)) for name in names}
+
+    def start_worker(self) -> None:
+        """Starts the worker, in a stack that was started without."""
+        self.stack.start("worker", ["scheduling", "worker"], self.addresses)
 
 
 @contextlib.contextmanager
-def running(settings: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """Starts a fresh stack in a temporary folder, with default settings but for those given, and takes it down
-    again.
+def running(settings: Mapping[str, str] | None = None, *, worker: bool = True) -> Iterator[Running]:
+    """Starts a fresh stack in a temporary folder, with default settings but for L1 and those given, and takes it down
+    again. Without `worker`, the worker is started later by `start_worker`.
     """
     with tempfile.TemporaryDirectory(prefix="whispr-bench-") as folder:
-        free = {"SCHEDULING_GRPC_LISTEN": "127.0.0.1:0", "SCHEDULING_METRICS_LISTEN": "127.0.0.1:0"}
+        free = {
+            "SCHEDULING_GRPC_LISTEN": "127.0.0.1:0",
+            "SCHEDULING_METRICS_LISTEN": "127.0.0.1:0",
+            "SCHEDULING_LIMIT_OWNER_DAILY_JOBS": "1000000",
+        }
         with data_folder(load_settings({}), folder) as (path, environment):
             stack = Stack({**environment, **free, **(settings or {})}, path / "logs")
             try:
                 record = path / "siblings.jsonl"
                 sibling = stack.start("siblings", ["scheduling.demo.siblings", "--record", str(record)]).said.split()[1]
                 addresses = sibling_addresses(int(sibling))
-                stack.start("worker", ["scheduling", "worker"], addresses)
+                if worker:
+                    stack.start("worker", ["scheduling", "worker"], addresses)
                 port = stack.start("server", ["scheduling", "server"], addresses).said.split()[1]
                 yield Running(
                     f"127.0.0.1:{port}",
                     f"127.0.0.1:{sibling}",
                     record,
                     environment["SCHEDULING_DATABASE_URL"],
+                    environment["SCHEDULING_REDIS_URL"],
+                    path.resolve(),
                     stack,
+                    addresses,
                 )
             finally:
                 stack.stop()

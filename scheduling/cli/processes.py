@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import click
 
@@ -46,9 +47,9 @@ def run_process(kind: str, *, queues: str | None = None) -> int:
     require(settings, "database_url")
     try:
         if kind == "server":
-            asyncio.run(_until_stopped(lambda stop: app.run_server(settings, stop, _server_ready)))
+            run_loop(_until_stopped(lambda stop: app.run_server(settings, stop, _server_ready)))
         else:
-            asyncio.run(_until_stopped(lambda stop: app.run_worker(settings, stop, _worker_ready)))
+            run_loop(_until_stopped(lambda stop: app.run_worker(settings, stop, _worker_ready)))
     except PolicyError as error:
         click.echo(f"The policy {settings.policy_file} is wrong:\n{error}", err=True)
         return BAD_SETTINGS
@@ -56,6 +57,17 @@ def run_process(kind: str, *, queues: str | None = None) -> int:
         click.echo(f"scheduling {kind}: {error}", err=True)
         return FAILED
     return 0
+
+
+def run_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Runs `work` to its end on the event loop of the service's processes: uvloop's, where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
 
 
 async def _until_stopped(run: Callable[[asyncio.Event], Awaitable[None]]) -> None:
