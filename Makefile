@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate lock check test chaos demo up bench bench-full clean
+.PHONY: help setup generate lock check test chaos demo fuzz up bench bench-full clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test: setup  ## All tests, against real servers that they start themselves, on s
 
 chaos: setup  ## The fault matrix: breaks each part under load, three times, and judges; takes an hour and a half
 	@$(BIN)/python -m tests.chaos --runs 3
+
+fuzz: setup  ## 200,000 generated requests over every method; REQUESTS=n for another number
+	@$(BIN)/python -m tests.fuzz --requests $(or $(REQUESTS),200000)
 
 demo: setup  ## The main job for real: a load through the public API, and a verdict
 	@$(BIN)/python -m scheduling.demo

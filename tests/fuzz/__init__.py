@@ -1,0 +1,1 @@
+"""Generated requests against a running server: `python -m tests.fuzz`, in short in the test suite."""
