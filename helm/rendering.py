@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -23,7 +24,8 @@ def render(
     values: Mapping[str, Any] | None = None, *, name: str = RELEASE, namespace: str = NAMESPACE, chart: Path = CHART
 ) -> dict[str, str]:
     """The text of every template under these values, by its path. Raises helm_python.HelmError."""
-    helm_python.disable_logging()  # it tells that it follows the link to the transcoder's descriptors, each time
+    # Below a warning it only tells, each time, that files of the chart are links to where they are made.
+    helm_python.enable_logging(logging.WARNING)
     with helm_python.Chart.load(str(chart)) as loaded:
         return loaded.render(dict(values or {}), name=name, namespace=namespace)
 

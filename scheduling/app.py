@@ -24,6 +24,7 @@ from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.engine import DeliveryEngine, EngineSettings
 from scheduling.delivery.targets import ROWS, Retention, TargetTable
 from scheduling.dispatch.broker import Transport
+from scheduling.dispatch.bulk import BulkWork
 from scheduling.dispatch.housekeeping import Housekeeper
 from scheduling.dispatch.lease import Beat, Canceller, Lease, Reaper
 from scheduling.dispatch.loop import Loop
@@ -33,7 +34,9 @@ from scheduling.dispatch.scheduler import Scheduler
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.ids import uuid7
-from scheduling.domain.limits import Limits
+from scheduling.domain.limits import GateLimits, Limits
+from scheduling.domain.pause import Pause, Scope
+from scheduling.domain.target import Queue
 from scheduling.observers import EngineObserver, RpcObserver, SchedulerObserver
 from scheduling.operations.policy_file import PolicyFile
 from scheduling.operations.ports import Ports
@@ -46,6 +49,7 @@ from scheduling.storage.advancing import AdvancingStore
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.breaking import BreakerStore
 from scheduling.storage.calendars import CalendarStore
+from scheduling.storage.controls import ControlStore
 from scheduling.storage.database import Database, read_clock
 from scheduling.storage.delivering import DeliveryStore
 from scheduling.storage.deployments import DeploymentStore
@@ -56,6 +60,7 @@ from scheduling.storage.migrate import head_revision
 from scheduling.storage.pruning import PruningStore
 from scheduling.storage.releasing import ReleasingStore
 from scheduling.storage.status import StatusStore
+from scheduling.storage.stepping import SteppingStore
 from scheduling.storage.store import PostgresStore
 from scheduling.telemetry.logs import configure_logging, log_event
 from scheduling.telemetry.metrics import BREAKER_CLOSED, BREAKER_HALF_OPEN, BREAKER_OPEN, Metrics
@@ -139,6 +144,18 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
+def gate_limits_of(settings: Settings, targets: TargetTable) -> GateLimits:
+    """What release bounds, by the settings and the target table."""
+    rates = dict(settings.limit_rates)
+    short = {service: service.partition(".")[0] for service in targets.services}
+    return GateLimits(
+        owner_running=settings.limit_owner_running,
+        exempt_owner=own_principal(settings),
+        target_running={each.method: each.running_limit for each in targets if each.running_limit is not None},
+        rates={service: rates[name] for service, name in short.items() if name in rates},
+    )
+
+
 def authenticator_of(settings: Settings) -> Authenticator:
     """What tells who calls, as the settings say."""
     if settings.identity == "mesh":
@@ -198,7 +215,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         rpc_methods = rpc_method_names([service.name for service in services])
         metrics = _metrics(targets, rpc_methods)
         policy = policy_of(settings, rpc_methods, targets, metrics)
-        refresh = _refresher(metrics, targets.services, database, status, clock, ports.redis.is_up)
+        refresh = _refresher(metrics, targets, database, status, clock, ports.redis.is_up)
         await _serve_metrics(stack, metrics, settings, refresh)
         head = head_revision()
 
@@ -251,13 +268,14 @@ async def _serve_metrics(
 
 def _refresher(
     metrics: Metrics,
-    services: Sequence[str],
+    targets: TargetTable,
     database: Database,
     status: StatusStore,
     clock: Clock,
     redis_up: Callable[[], Awaitable[bool]],
 ) -> Callable[[], Awaitable[None]]:
     """Reads the gauges that are kept in PostgreSQL, when they are asked for."""
+    controls = ControlStore(database)
 
     async def refresh() -> None:
         in_use, size = database.stats()
@@ -273,13 +291,24 @@ def _refresher(
             metrics.queue_failed_for(queue).set(each.failed)
             oldest = each.oldest_waiting
             metrics.queue_oldest_for(queue).set(0 if oldest is None else oldest.total_seconds())
+        _tell_pauses(metrics, targets, await controls.pauses())
         breakers = await status.breakers()
-        for service in services:
+        for service in targets.services:
             breaker = breakers.get(service)
             metrics.breaker_state_for(service).set(BREAKER_CLOSED if breaker is None else _BREAKER_GAUGE[breaker.state])
         metrics.refresh_time.set(clock.now().timestamp())
 
     return refresh
+
+
+def _tell_pauses(metrics: Metrics, targets: TargetTable, pauses: Sequence[Pause]) -> None:
+    paused = {(pause.scope, pause.name) for pause in pauses}
+    metrics.paused.set(int((Scope.SERVICE, "") in paused))
+    for queue in Queue:
+        metrics.queue_paused_for(queue.value).set(int((Scope.QUEUE, queue.value) in paused))
+    for each in targets:
+        names = {(Scope.TARGET, each.method), (Scope.TARGET, each.service)}
+        metrics.target_paused_for(each.method).set(int(not paused.isdisjoint(names)))
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable[[UUID], None]) -> None:
@@ -333,7 +362,11 @@ class Worker:
         self._targets = tuple(target.method for target in targets)
         self._delivering = DeliveryStore(database, self._targets)
         self._breaking = BreakerStore(database)
-        releasing = ReleasingStore(database, queue_depth=settings.limit_queue_depth)
+        releasing = ReleasingStore(
+            database, limits=gate_limits_of(settings, targets), queue_depth=settings.limit_queue_depth
+        )
+        self._controls = ControlStore(database)
+        self._is_to_pause = not settings.enabled
         advancing = AdvancingStore(database)
         self._database = database
         self._database_clock = DatabaseClock(clock)
@@ -405,6 +438,7 @@ class Worker:
             self._pulse_loop,
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
             Loop("planner", planner.tick, clock),
+            Loop("bulk", BulkWork(self.leadership, SteppingStore(database), clock).tick, clock),
             Loop("housekeeping", housekeeper.tick, clock),
             Loop("listener", self._listen, clock),
         ]
@@ -414,7 +448,7 @@ class Worker:
         self._vital_tasks: list[asyncio.Task[None]] = []
         self._refresh_stored = _refresher(
             self.metrics,
-            targets.services,
+            targets,
             database,
             StatusStore(database),
             clock,
@@ -462,6 +496,10 @@ class Worker:
         log_event(_log, logging.INFO, "worker_stopped", worker=str(self.identity.uid))
 
     async def _beat(self, last_start: datetime | None) -> Beat:
+        if self._is_to_pause:
+            # Before the first heartbeat: without a lease nothing is claimed.
+            await self._controls.pause(Scope.SERVICE, "", own_principal(self._settings), "SCHEDULING_ENABLED is false")
+            self._is_to_pause = False
         beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
         self.engine.suspects = await self._breaking.unclean()
         queues, targets = self._settings.queues, self._targets

@@ -226,6 +226,17 @@ def _ip_addresses(value: Any) -> tuple[str, ...]:
         raise _BadValueError("is not a list of addresses", "IP addresses such as 127.0.0.6,::6") from None
 
 
+def _rates(value: Any) -> tuple[tuple[str, float], ...]:
+    if isinstance(value, tuple):
+        return value
+    words = [each.strip() for each in str(value).split(",") if each.strip()]
+    found = [re.fullmatch(r"([a-z][a-z0-9-]{0,62})=([0-9]{1,6}(?:\.[0-9]{1,3})?)", word) for word in words]
+    rates = {match[1]: float(match[2]) for match in found if match is not None}
+    if len(rates) != len(words) or not all(0.01 <= rate <= 100_000 for rate in rates.values()):
+        raise _BadValueError("is not a list of rates", "such as media=50,user=2.5, from 0.01 to 100000 calls a second")
+    return tuple(rates.items())
+
+
 def _addresses(value: Any) -> dict[str, str]:
     return {str(service): _check_address(address, 1) for service, address in dict(value).items()}
 
@@ -266,6 +277,9 @@ class Settings(BaseModel):
             default="",
             description="Names this deployment of the service; the version when empty. Each fires its schedules once.",
         )
+    )
+    enabled: Annotated[bool, PlainValidator(_boolean)] = Field(
+        default=True, description="false pauses the service whenever a worker starts; ResumeService ends the pause."
     )
     default_time_zone: Annotated[str, PlainValidator(_time_zone)] = Field(
         default="UTC", description="Zone of schedules that name none."
@@ -329,6 +343,12 @@ class Settings(BaseModel):
     )
     limit_owner_daily_jobs: Annotated[int, _integer(1, 1_000_000_000)] = Field(
         default=1_000, description="L1: jobs created per owner and UTC day."
+    )
+    limit_owner_running: Count = Field(
+        default=10, description="L3: executions of one owner that are released and running at once; the rest wait."
+    )
+    limit_rates: Annotated[tuple[tuple[str, float], ...], PlainValidator(_rates)] = Field(
+        default=(), description="Calls a second that sibling services take, such as `media=50,user=2.5`."
     )
     limit_queue_depth: Count = Field(
         default=10_000, description="L6: due executions handed out per queue; the rest wait."
@@ -515,6 +535,9 @@ def load_settings(environ: Mapping[str, str], services: Sequence[str] = ()) -> S
             problems.append(_unknown(name, (*fields, *siblings)))
     settings, wrong = _validated(values | {"addresses": addresses}, environ)
     problems += wrong
+    for service, _ in () if settings is None or not services else settings.limit_rates:
+        if service not in services:
+            problems.append(f"{env_name('limit_rates')}: {service} is not a sibling service")
     if settings is None or problems:
         raise SettingsError(sorted(problems))
     return settings

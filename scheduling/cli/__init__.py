@@ -92,6 +92,41 @@ def verify(since: str | None) -> None:
     sys.exit(run_verify(since))
 
 
+@main.group()
+def restore() -> None:
+    """After the database was restored to an earlier moment: what was called since then would be called again."""
+
+
+@restore.command("mark")
+def restore_mark() -> None:
+    """Pause the service, before its workers start: nothing is called until ResumeService."""
+    from scheduling.cli.restore import run_restore
+
+    sys.exit(run_restore("mark", None, ()))
+
+
+@restore.command("list")
+@click.option("--since", metavar="TIME", help="Only what came due at this instant or later (default: all).")
+def restore_list(since: str | None) -> None:
+    """List what is unfinished in the database and came due: its call may have been made in the time that is lost."""
+    from scheduling.cli.restore import run_restore
+
+    sys.exit(run_restore("list", since, ()))
+
+
+@restore.command("skip")
+@click.option("--since", metavar="TIME", help="With --all: only what came due at this instant or later.")
+@click.option("--all", "everything", is_flag=True, help="Skip all that `list` shows.")
+@click.argument("names", nargs=-1, metavar="[EXECUTION]...")
+def restore_skip(since: str | None, everything: bool, names: tuple[str, ...]) -> None:
+    """End executions as SKIPPED (RESTORED) while the service is paused; the others run after ResumeService."""
+    from scheduling.cli.restore import run_restore
+
+    if everything == bool(names):
+        raise click.UsageError("name executions, or give --all")
+    sys.exit(run_restore("skip", since, names, everything=everything))
+
+
 @main.command()
 def settings() -> None:
     """List all settings with their defaults, and check those of this environment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import click
 
@@ -11,11 +12,15 @@ from scheduling.app import SystemClock
 from scheduling.cli.processes import BAD_SETTINGS, FAILED, read_settings, require
 from scheduling.domain.accounting import Account, audit
 from scheduling.domain.errors import StoreUnavailable
+from scheduling.domain.pause import Pause, Scope
+from scheduling.storage.controls import ControlStore
 from scheduling.storage.database import Database
+from scheduling.storage.restoring import RestoringStore
 from scheduling.storage.verifying import VerifyingStore
 
 #: Times shown of each problem.
 SHOWN = 5
+FIRST = UUID(int=0)
 
 
 def run_verify(since_text: str | None) -> int:
@@ -44,11 +49,16 @@ async def _verify(url: str, since: datetime) -> int:
         store = VerifyingStore(database)
         accounts = [audit(ledger, now) async for ledger, now in store.ledgers(since)]
         lost, stuck = await store.lost_one_offs(), await store.stuck()
+        # Paused, it may have been restored: what is due may have been called in the time that is lost.
+        pauses = await ControlStore(database).pauses()
+        waiting = await RestoringStore(database).repeatable(since, FIRST) if any(map(_is_all, pauses)) else ()
     for account in accounts:
         if not account.is_sound:
             click.echo(f"{account.name}: {_problems(account)}")
     for name in lost:
         click.echo(f"{name}: there is no trace of its execution")
+    for each in waiting:
+        click.echo(f"{each.name}: {each.state}, due {each.ready_time.isoformat()}, may be sent again")
     for name in stuck:
         click.echo(f"{name}: has been standing still for five minutes")
     unsound = sum(not account.is_sound for account in accounts)
@@ -58,6 +68,10 @@ async def _verify(url: str, since: datetime) -> int:
         f"{sum(len(a.unexpected) for a in accounts)} unexpected; {len(lost)} one-offs lost; {len(stuck)} stuck"
     )
     return FAILED if unsound or lost or stuck else 0
+
+
+def _is_all(pause: Pause) -> bool:
+    return pause.scope is Scope.SERVICE
 
 
 def _problems(account: Account) -> str:

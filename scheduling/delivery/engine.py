@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol
 from uuid import UUID, uuid4
 
+from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.channels import Answer
 from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.tasks import TaskGroup
@@ -118,9 +119,12 @@ class _Lane:
 
 @dataclass(slots=True)
 class _Held:
-    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer."""
+    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer;
+    `claimed` is the monotonic second before its claim.
+    """
 
     claim: Claim
+    claimed: float = 0.0
     task: asyncio.Task[None] | None = None
     is_running: bool = False
     start: datetime | None = None
@@ -153,6 +157,7 @@ class DeliveryEngine:
         #: Services whose breakers want to hear of successes too.
         self.suspects: frozenset[str] = frozenset()
         self._chance = chance
+        self._brakes = Brakes()
         self._lanes = {queue: _Lane(queue, slots, slots) for queue, slots in settings.slots.items()}
         self._room = asyncio.Condition()
         self._held: dict[UUID, _Held] = {}
@@ -387,6 +392,7 @@ class DeliveryEngine:
         lane.free -= len(tokens)
         self._claiming.update(tokens)
         claims: Sequence[Claim] = ()
+        began = self._clock.monotonic()
         try:
             async with self._room:
                 self._room.notify_all()
@@ -398,7 +404,7 @@ class DeliveryEngine:
         finally:
             lane.free += len(tokens) - len(claims)
             for claim in claims:
-                held = self._held[claim.token] = _Held(claim)
+                held = self._held[claim.token] = _Held(claim, began)
                 held.task = self._calls.create(self._deliver(held, lane))
             self._claiming.difference_update(tokens)
             self._progress.set()
@@ -433,6 +439,8 @@ class DeliveryEngine:
             lane.changed.set()
         seconds = self._clock.monotonic() - began
         outcome = self._not_begun(held) if held.start is None else self._outcome(held, answer, held.start, seconds)
+        if held.start is not None and not held.cancelled_by:
+            self._brakes.saw(claim.target.partition("/")[0], held.claimed, is_down=answer.code in DOWN_CODES)
         self._settle(claim, outcome)
         del self._held[claim.token]
         self._progress.set()
@@ -445,7 +453,9 @@ class DeliveryEngine:
             return held.cancelled_by
         if held.claim.cancel_requested:
             return Reason.CALLER
-        return Reason.NOT_BEGUN if self._draining or not self.has_lease() else ""
+        if self._draining or not self.has_lease():
+            return Reason.NOT_BEGUN
+        return Reason.NOT_BEGUN if self._brakes.stops(held.claim.target.partition("/")[0], held.claimed) else ""
 
     def _not_begun(self, held: _Held) -> Outcome:
         claim = held.claim
@@ -587,6 +597,7 @@ class DeliveryEngine:
         except StoreUnavailable as error:
             log_event(_log, logging.WARNING, "breakers_not_fed", error=str(error))
             return
+        self._brakes.told(told, self._clock.monotonic())
         self.suspects |= {service for service, tally in told.items() if tally[0]}
 
     async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:

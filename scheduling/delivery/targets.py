@@ -40,7 +40,11 @@ class Retention(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table. `retries` is calls after the first one, `timeout` is seconds for each call."""
+    """One row of the table. `retries` is calls after the first one, `timeout` is seconds for each call.
+
+    `running` bounds how many of its executions are released and running at once, so that one kind of work never eats
+    another's slots (E20); None leaves what people wait for to the bound of its queue, others to RUNNING_LIMIT.
+    """
 
     method: str
     queue: Queue
@@ -48,6 +52,7 @@ class Row:
     timeout: int
     retention: Retention
     description: str
+    running: int | None = None
 
 
 HIGH, MEDIUM, LOW = Queue.HIGH, Queue.MEDIUM, Queue.LOW
@@ -84,6 +89,9 @@ ROWS: tuple[Row, ...] = (
     Row("content.ContentService/CleanupCaches", LOW, 2, 300, WEEK, "Empties caches of what is not asked for."),
 )
 # fmt: on
+
+#: Executions of one method that are released and running at once, where its row says nothing else.
+RUNNING_LIMIT = 1000
 
 #: How long sent messages and notifications are kept when the setting says nothing else.
 DEFAULT_SENT_RETENTION = timedelta(days=30)
@@ -260,6 +268,7 @@ def _target(row: Row, method: MethodDescriptor, sent_retention: timedelta) -> Ta
         timeout=timedelta(seconds=row.timeout),
         retention=spans[row.retention],
         description=row.description,
+        running_limit=row.running or (None if row.queue is HIGH else RUNNING_LIMIT),
     )
 
 

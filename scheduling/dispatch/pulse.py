@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 RING_PATIENCE = 0.25
 #: While due work waits, the leader looks again after this long.
 BUSY_PAUSE = 0.05
-#: While executions are held by a gate, the leader looks again after this long.
-HELD_PAUSE = 0.25
+#: While executions are held by a gate, the leader looks again after this long; a slot of an owner is free again sooner.
+HELD_PAUSE, OWNER_PAUSE = 0.25, 0.1
 #: With a listener, the longest time between two looks.
 LISTENING_PAUSE = 1.0
 
@@ -44,6 +44,9 @@ class Ahead(Protocol):
 
     @property
     def held(self) -> bool: ...
+
+    @property
+    def held_by_owner(self) -> bool: ...
 
     @property
     def next_advance(self) -> datetime | None: ...
@@ -174,13 +177,15 @@ class Pulse:
             if ahead.held:
                 # What is held is let go by a run of the scheduler, when its gate has opened.
                 await self._ring_or_run(term)
-                return HELD_PAUSE
+                return _held_pause(ahead)
             return idle if head is None else min(idle, (head - horizon).total_seconds())
         is_due = head <= ahead.now
         if head == self._rung_for and self._rung_at is not None:
             if not is_due:
                 # Rung for it, and it is still there: a gate lets it through at its own moment only.
-                return min(idle, HELD_PAUSE, (head - ahead.now).total_seconds())
+                if ahead.held:
+                    await self._ring_or_run(term)
+                return min(idle, _held_pause(ahead), (head - ahead.now).total_seconds())
             if self._clock.monotonic() - self._rung_at < RING_PATIENCE:
                 return BUSY_PAUSE
             self._rung_at = None
@@ -193,6 +198,10 @@ class Pulse:
     async def _ring_or_run(self, term: int) -> None:
         if not await self._ringer.ring(term):
             await self._runner.run(term)
+
+
+def _held_pause(ahead: Ahead) -> float:
+    return OWNER_PAUSE if ahead.held_by_owner else HELD_PAUSE
 
 
 def _earliest(moments: Sequence[datetime | None]) -> datetime | None:

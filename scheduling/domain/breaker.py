@@ -2,8 +2,8 @@
 Pure.
 
 CLOSED lets everything through and counts failures in a row. OPEN holds everything but one probe at a time. The first
-probe that gets through makes it HALF_OPEN: 2, 4, 8 … probes a second, until it is CLOSED again; one that fails opens it
-anew, and the pause before the next probe grows.
+probe that gets through makes it HALF_OPEN: 2, 4, 8 … probes each quarter of a second, until it is CLOSED again; one
+that fails opens it anew, and the pause before the next probe grows.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from scheduling.domain.retry import Code
 #: Failures in a row, over all workers, that open a breaker.
 OPEN_AFTER = 20
 #: The pause before a probe of an open breaker; it doubles with each failed probe up to the longest.
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=16)
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=4)
+#: A probe that was not answered for so long may have been lost with its worker: another one goes.
+UNANSWERED = timedelta(seconds=16)
 #: Between two grants of probes while it is half open.
-STEP = timedelta(seconds=1)
-#: A breaker that would grant more probes a second than this is closed.
+STEP = timedelta(milliseconds=250)
+#: A breaker that would grant more probes at once than this is closed.
 CLOSE_ABOVE = 256
 
 #: Answers that tell that the service is not there, rather than what it thinks of the request.
@@ -84,7 +86,7 @@ def after_grant(breaker: Breaker, now: datetime) -> Breaker:
     through.
     """
     if breaker.state is BreakerState.OPEN:
-        return replace(breaker, probes=0, probe_time=now + LONGEST_PAUSE)
+        return replace(breaker, probes=0, probe_time=now + UNANSWERED)
     probes = breaker.probes * 2
     if probes > CLOSE_ABOVE:
         return Breaker(breaker.service)

@@ -35,6 +35,7 @@ class Reason(StrEnum):
     PAUSED = "PAUSED"
     EXCLUDED = "EXCLUDED"
     UPDATED = "UPDATED"
+    RESTORED = "RESTORED"
     # CANCELLED
     CALLER = "CALLER"
     REPLACED = "REPLACED"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 
@@ -17,6 +18,20 @@ class Limits:
     past_tolerance: timedelta = timedelta(seconds=60)  # S17
     horizon: timedelta = timedelta(days=3653)
     schedules_per_job: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class GateLimits:
+    """How much may be released and running at once, and how fast.
+
+    `owner_running` holds for each owner but `exempt_owner`; `target_running` by method; `rates` are calls a second by
+    gRPC service. What is not named is not bounded.
+    """
+
+    owner_running: int = 10  # L3
+    exempt_owner: str = ""
+    target_running: Mapping[str, int] = field(default_factory=dict)  # E20
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 #: Responses up to this size are kept with the execution.

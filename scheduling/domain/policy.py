@@ -170,7 +170,7 @@ class Policy:
     """All grants."""
 
     def __init__(self, grants: Sequence[Grant]) -> None:
-        self._grants = tuple(grants)
+        self.grants = tuple(grants)
         self._known: dict[tuple[str, str], Access] = {}
 
     def access(self, principal: str, rpc: str) -> Access:
@@ -184,7 +184,7 @@ class Policy:
                 rpc,
                 [
                     grant
-                    for grant in self._grants
+                    for grant in self.grants
                     if (grant.principals is None or principal in grant.principals)
                     and (method in grant.rpcs or rpc in grant.rpcs)
                 ],

@@ -39,7 +39,7 @@ class Target:
     """A unary method of a sibling that may be scheduled.
 
     `method` is `package.Service/Method`. `retention` is how long finished executions are kept; None keeps them for
-    good.
+    good. `running_limit` is how many of its executions may hold a slot at once, None for any number.
     """
 
     method: str
@@ -50,6 +50,7 @@ class Target:
     timeout: timedelta
     retention: timedelta | None
     description: str = ""
+    running_limit: int | None = None
 
     @property
     def service(self) -> str:

@@ -11,10 +11,12 @@ from scheduling.domain.errors import InvalidRequest, NotFound, WrongState, inval
 from scheduling.domain.execution import Execution, Origin
 from scheduling.domain.filters import INTEGER, STRING, TIMESTAMP, Expression, enum_of, parse_filter
 from scheduling.domain.ids import parse_execution_id
+from scheduling.domain.job import JobState
 from scheduling.domain.lifecycle import State
 from scheduling.domain.paging import PageToken
 from scheduling.domain.target import Queue
-from scheduling.operations.drafts import ListQuery
+from scheduling.operations import repeats
+from scheduling.operations.drafts import ListQuery, Repeat
 from scheduling.operations.jobs import check_job, get_job
 from scheduling.operations.pages import read_page
 from scheduling.operations.ports import Page, Ports
@@ -40,7 +42,7 @@ COMMIT_LAG = timedelta(seconds=5)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
-_FIELDS = {
+EXECUTION_FIELDS = {
     "state": enum_of(State),
     "origin": enum_of(Origin),
     "target": STRING,
@@ -84,7 +86,7 @@ async def list_executions(ports: Ports, job_id: str | None, query: ListQuery) ->
     return await read_page(
         query,
         parent=job_id or "-",
-        fields=_FIELDS,
+        fields=EXECUTION_FIELDS,
         orders=("create_time", "nominal_time") if job_id is not None else ("create_time",),
         principals=None if job_id is not None else ports.access.principals,
         read=lambda page: ports.store.list_executions(job_id, page),
@@ -99,6 +101,30 @@ async def cancel_execution(ports: Ports, job_id: str, execution_id: str) -> Exec
     if after.state in (State.SUCCEEDED, State.FAILED, State.SKIPPED):
         raise WrongState(
             f"{after.name} has ended already: it is {after.state}", subject=after.name, reason="ALREADY_ENDED"
+        )
+    return after
+
+
+async def retry_execution(ports: Ports, principal: str, job_id: str, execution_id: str, repeat: Repeat) -> Execution:
+    """Redrives a dead letter. Raises NotFound, WrongState (not FAILED, or of a cancelled job), AlreadyExists."""
+    execution = await get_execution(ports, job_id, execution_id)
+    if await repeats.find_answer(ports, principal, repeat) is not None:
+        return execution
+    moved = await ports.store.redrive(execution.uid, principal, repeat.request_id, repeat.digest)
+    after = await get_execution(ports, job_id, execution_id)
+    # The same call may have been made twice at once: the other one has moved it.
+    if not moved and await repeats.find_answer(ports, principal, repeat) is None:
+        job = await get_job(ports, job_id, with_payload=False)
+        if after.state is State.FAILED and job.state is JobState.CANCELLED:
+            raise WrongState(
+                f"{job.name} is CANCELLED, and its executions are not tried again; create another job",
+                subject=job.name,
+                reason="JOB_CANCELLED",
+            )
+        raise WrongState(
+            f"{after.name} is {after.state}; only what has FAILED can be tried again",
+            subject=after.name,
+            reason="NOT_FAILED",
         )
     return after
 
@@ -121,7 +147,7 @@ async def watch_executions(
     a moment up to which everything that ended has been told. It opens with what is open, so nothing else is in it.
     """
     bound = {"watch": job_id or "-", "filter": filter_text}
-    watch = _Watch(ports, job_id, parse_filter(filter_text, _FIELDS), with_payload=with_payload)
+    watch = _Watch(ports, job_id, parse_filter(filter_text, EXECUTION_FIELDS), with_payload=with_payload)
     since = _resume_from(resume_token, bound)
     if job_id is not None:
         await get_job(ports, job_id, with_payload=False)

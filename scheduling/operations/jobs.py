@@ -23,7 +23,7 @@ from scheduling.operations.ports import JobChange, NewRun, Page, Ports
 
 RESOURCE = "Job"
 
-_FIELDS = {
+JOB_FIELDS = {
     "job_id": STRING,
     "display_name": STRING,
     "target": STRING,
@@ -161,7 +161,7 @@ async def list_jobs(ports: Ports, query: ListQuery) -> Page[Job]:
     return await read_page(
         query,
         parent="",
-        fields=_FIELDS,
+        fields=JOB_FIELDS,
         orders=("create_time", "job_id"),
         principals=ports.access.principals,
         read=ports.store.list_jobs,

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from scheduling.domain.backfill import Backfill
+from scheduling.domain.bulk import Operation, Selection
 from scheduling.domain.calendar import PlainExclusion, SharedCalendar
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import Violation
@@ -18,6 +19,7 @@ from scheduling.domain.execution import Execution
 from scheduling.domain.filters import Expression
 from scheduling.domain.job import Creation, Job, OverlapPolicy
 from scheduling.domain.limits import Limits
+from scheduling.domain.pause import Pause, Scope
 from scheduling.domain.policy import EVERYTHING, Access
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.domain.target import Queue, RetryPolicy, Target
@@ -139,6 +141,7 @@ class QueueStatus:
     retrying: int
     failed: int
     oldest_waiting: timedelta | None
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,15 @@ class BreakerStatus:
 
     state: str
     change_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """A target with the breaker of its service, None if that never moved, and what pauses it."""
+
+    target: Target
+    breaker: BreakerStatus | None = None
+    pause: Pause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,15 @@ class NewRun:
     request_id: str = ""
     digest: bytes = b""
     overlap_policy: OverlapPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewOperation:
+    """An operation in bulk that is to be stored."""
+
+    operation: Operation
+    request_id: str = ""
+    digest: bytes = b""
 
 
 class Store(Protocol):
@@ -280,6 +301,31 @@ class Store(Protocol):
         """Ends a waiting execution, or asks the worker of a running one to stop. One that has ended is left alone."""
         ...
 
+    async def redrive(self, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
+        """FAILED → PENDING, due now, with new attempts and a new maximum age; takes the request_id with it.
+
+        False if it is not FAILED, or its job is cancelled or gone. Raises AlreadyExists (request_id of another call).
+        """
+        ...
+
+    async def count_selected(self, selection: Selection, after: UUID | None) -> tuple[int, UUID | None]:
+        """How many match in the next stretch behind `after`, and where it ended; None when nothing follows."""
+        ...
+
+    async def add_operation(self, new: NewOperation) -> UUID:
+        """Stores an operation; returns its uid, or that of the first call when it is a repeat. Raises AlreadyExists."""
+        ...
+
+    async def get_operation(self, uid: UUID) -> Operation | None: ...
+
+    async def list_operations(
+        self, page: PageRequest
+    ) -> tuple[Sequence[Operation], tuple[str | int | None, ...] | None]: ...
+
+    async def cancel_operation(self, uid: UUID) -> None:
+        """Ends a running operation; one that has ended is left alone."""
+        ...
+
     async def read_open(
         self,
         job_id: str | None,
@@ -315,6 +361,18 @@ class Store(Protocol):
 
     async def breakers(self) -> Mapping[str, BreakerStatus]:
         """The breakers that ever moved, by service."""
+        ...
+
+    async def pauses(self) -> Sequence[Pause]:
+        """All pauses that stand."""
+        ...
+
+    async def pause(self, scope: Scope, name: str, principal: str, note: str) -> None:
+        """Stops release, and gives back what is released and not claimed. What is paused already stays as it is."""
+        ...
+
+    async def resume(self, scope: Scope, name: str) -> None:
+        """Ends a pause. What is not paused stays as it is."""
         ...
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduling.domain import recurrence
 from scheduling.domain.paging import MAX_PAGE_SIZE, PageToken, page_size
+from scheduling.domain.pause import Pause, Scope
 from scheduling.domain.target import Target
-from scheduling.operations.ports import BreakerStatus, Page, Ports, QueueStatus, ServiceStatus
+from scheduling.operations.ports import Page, Ports, QueueStatus, ServiceStatus, TargetStatus
+
+_ORDER = {scope: number for number, scope in enumerate(Scope)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class StatusReport:
     time_zone_version: str
     environment: str
     version: str
+    pauses: Sequence[Pause] = ()
 
 
 async def get_status(ports: Ports) -> StatusReport:
@@ -28,7 +32,8 @@ async def get_status(ports: Ports) -> StatusReport:
     status = await ports.store.status()
     redis_up = await ports.redis.is_up()
     breakers = await ports.store.breakers()
-    modes = []
+    pauses = sorted(await ports.store.pauses(), key=lambda pause: (_ORDER[pause.scope], pause.name))
+    modes = [pause.scope.held_by(pause.name) for pause in pauses]
     if not status.workers:
         modes.append("NO_WORKER")
     if status.leader is None:
@@ -49,22 +54,33 @@ async def get_status(ports: Ports) -> StatusReport:
         time_zone_version=recurrence.zone_version(),
         environment=ports.environment,
         version=ports.version,
+        pauses=pauses,
     )
 
 
 async def list_queues(ports: Ports) -> Sequence[QueueStatus]:
     """The queues, highest priority first. Raises StoreUnavailable."""
-    return await ports.store.queues()
+    pauses = {pause.name: pause for pause in await ports.store.pauses() if pause.scope is Scope.QUEUE}
+    return [replace(each, pause=pauses.get(each.queue.value)) for each in await ports.store.queues()]
 
 
-async def list_targets(ports: Ports, size: int, token_text: str) -> Page[tuple[Target, BreakerStatus | None]]:
+async def list_targets(ports: Ports, size: int, token_text: str) -> Page[TargetStatus]:
     """A page of the targets, by method name. Raises InvalidRequest, StoreUnavailable."""
     bound = {"targets": ""}
     token = PageToken.decode(token_text, bound)
     after = "" if token is None else token.read(lambda position: str(position[0]))
     count = page_size(size) if size else MAX_PAGE_SIZE
-    breakers = await ports.store.breakers()
     rest = [target for target in ports.targets if target.method > after]
     shown = rest[:count]
     next_token = PageToken((shown[-1].method,)).encode(bound) if len(rest) > count else ""
-    return Page([(target, breakers.get(target.service)) for target in shown], next_token)
+    return Page(await describe_targets(ports, shown), next_token)
+
+
+async def describe_targets(ports: Ports, targets: Sequence[Target]) -> Sequence[TargetStatus]:
+    """The targets with their breakers and pauses. Raises StoreUnavailable."""
+    breakers = await ports.store.breakers()
+    pauses = {pause.name: pause for pause in await ports.store.pauses() if pause.scope is Scope.TARGET}
+    return [
+        TargetStatus(each, breakers.get(each.service), pauses.get(each.method) or pauses.get(each.service))
+        for each in targets
+    ]

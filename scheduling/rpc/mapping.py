@@ -24,9 +24,10 @@ from scheduling.domain.etag import etag
 from scheduling.domain.execution import Attempt, Execution, Origin
 from scheduling.domain.job import Job, JobState, OverlapPolicy
 from scheduling.domain.lifecycle import State
+from scheduling.domain.pause import Pause
 from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy, Target
 from scheduling.operations.executions import WatchBatch
-from scheduling.operations.ports import BreakerStatus, Page, QueueStatus, WorkerStatus
+from scheduling.operations.ports import BreakerStatus, Page, QueueStatus, TargetStatus, WorkerStatus
 from scheduling.operations.status import StatusReport
 from scheduling.rpc.values import EnumMap, packed, timestamp
 
@@ -156,7 +157,19 @@ def attempt(value: Attempt) -> execution_pb2.Attempt:
     )
 
 
-def target(value: Target, breaker: BreakerStatus | None) -> target_pb2.Target:
+def target_status(value: TargetStatus) -> target_pb2.Target:
+    """The target with its breaker and pause."""
+    return target(value.target, value.breaker, value.pause)
+
+
+def pause(value: Pause) -> target_pb2.OperatorPause:
+    """The pause."""
+    return target_pb2.OperatorPause(
+        name=value.resource, pause_time=value.time, principal=value.principal, note=value.note
+    )
+
+
+def target(value: Target, breaker: BreakerStatus | None, stopped: Pause | None = None) -> target_pb2.Target:
     """The target; a breaker that never moved (None) is CLOSED."""
     return target_pb2.Target(
         name=f"targets/{value.method.replace('/', '.')}",
@@ -170,6 +183,8 @@ def target(value: Target, breaker: BreakerStatus | None) -> target_pb2.Target:
         description=value.description,
         breaker_state="CLOSED" if breaker is None else breaker.state,
         breaker_change_time=None if breaker is None else breaker.change_time,
+        running_limit=value.running_limit,
+        pause=None if stopped is None else pause(stopped),
     )
 
 
@@ -183,6 +198,7 @@ def queue_status(value: QueueStatus) -> operations_service_pb2.QueueStatus:
         retrying_count=value.retrying,
         failed_count=value.failed,
         oldest_waiting=value.oldest_waiting,
+        pause=None if value.pause is None else pause(value.pause),
     )
 
 
@@ -203,6 +219,7 @@ def status(report: StatusReport) -> operations_service_pb2.Status:
         time_zone_version=report.time_zone_version,
         schema_revision=value.schema_revision,
         database_version=value.database_version,
+        pauses=[pause(each) for each in report.pauses],
     )
 
 
@@ -234,10 +251,10 @@ def execution_page(page: Page[Execution], *, with_payload: bool) -> scheduling_s
     )
 
 
-def target_page(page: Page[tuple[Target, BreakerStatus | None]]) -> operations_service_pb2.ListTargetsResponse:
-    """One page of targets with their breakers."""
+def target_page(page: Page[TargetStatus]) -> operations_service_pb2.ListTargetsResponse:
+    """One page of targets with their breakers and pauses."""
     return operations_service_pb2.ListTargetsResponse(
-        targets=[target(item, breaker) for item, breaker in page.items], next_page_token=page.next_page_token
+        targets=[target_status(item) for item in page.items], next_page_token=page.next_page_token
     )
 
 

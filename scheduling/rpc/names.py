@@ -1,4 +1,5 @@
-"""Resource names (AIP-122): `jobs/{job}` with what belongs to a job below it, and `calendars/{calendar}`.
+"""Resource names (AIP-122): `jobs/{job}` with what belongs to a job below it, `calendars/{calendar}`,
+and `operations/{operation}`.
 
 Every function raises InvalidRequest on `field` for a name of another shape or with a malformed id. Whether the resource
 exists is not asked.
@@ -47,6 +48,12 @@ def calendar_id(name: str, field: str = "name") -> str:
     """The id in `calendars/{calendar}`."""
     (calendar,) = _ids(name, ("calendars",), "calendars/{calendar}", field)
     return calendar
+
+
+def operation_id(name: str, field: str = "name") -> str:
+    """The id in `operations/{operation}`."""
+    (operation,) = _ids(name, ("operations",), "operations/{operation}", field)
+    return operation
 
 
 def _ids(name: str, collections: tuple[str, ...], pattern: str, field: str) -> list[str]:

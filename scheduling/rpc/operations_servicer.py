@@ -1,4 +1,4 @@
-"""OperationsService: what operators look at."""
+"""OperationsService: what operators look at, and the pauses that they make."""
 
 # ruff: noqa: ARG002, N802 - gRPC gives the names and the arguments
 
@@ -14,13 +14,23 @@ from whispr.scheduling.v1.operations_service_pb2 import (
     ListQueuesResponse,
     ListTargetsRequest,
     ListTargetsResponse,
+    PauseQueueRequest,
+    PauseServiceRequest,
+    PauseTargetRequest,
+    PauseTargetResponse,
+    QueueStatus,
+    ResumeQueueRequest,
+    ResumeServiceRequest,
+    ResumeTargetRequest,
+    ResumeTargetResponse,
     Status,
 )
 
-from scheduling.operations import status
+from scheduling.operations import pauses, status
 from scheduling.operations.ports import Ports
 from scheduling.rpc import mapping
-from scheduling.rpc.call import PortsOfCalls
+from scheduling.rpc.call import PortsOfCalls, current_call
+from scheduling.rpc.mapping import QUEUES
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["OperationsService"].full_name
 
@@ -47,3 +57,26 @@ class OperationsServicer(stubs.OperationsServiceServicer):
     async def ListTargets(self, request: ListTargetsRequest, context: Context) -> ListTargetsResponse:
         page = await status.list_targets(self._ports, request.page_size, request.page_token)
         return mapping.target_page(page)
+
+    async def PauseQueue(self, request: PauseQueueRequest, context: Context) -> QueueStatus:
+        principal, queue = current_call().principal, QUEUES.value(request.queue)
+        return mapping.queue_status(await pauses.pause_queue(self._ports, principal, queue, request.note))
+
+    async def ResumeQueue(self, request: ResumeQueueRequest, context: Context) -> QueueStatus:
+        return mapping.queue_status(await pauses.resume_queue(self._ports, QUEUES.value(request.queue)))
+
+    async def PauseTarget(self, request: PauseTargetRequest, context: Context) -> PauseTargetResponse:
+        principal = current_call().principal
+        found = await pauses.pause_target(self._ports, principal, request.name, request.note)
+        return PauseTargetResponse(targets=[mapping.target_status(each) for each in found])
+
+    async def ResumeTarget(self, request: ResumeTargetRequest, context: Context) -> ResumeTargetResponse:
+        found = await pauses.resume_target(self._ports, request.name)
+        return ResumeTargetResponse(targets=[mapping.target_status(each) for each in found])
+
+    async def PauseService(self, request: PauseServiceRequest, context: Context) -> Status:
+        principal = current_call().principal
+        return mapping.status(await pauses.pause_service(self._ports, principal, request.note))
+
+    async def ResumeService(self, request: ResumeServiceRequest, context: Context) -> Status:
+        return mapping.status(await pauses.resume_service(self._ports))

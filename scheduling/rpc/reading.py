@@ -54,14 +54,20 @@ _Listing = (
     scheduling_service_pb2.ListJobsRequest
     | scheduling_service_pb2.ListSchedulesRequest
     | scheduling_service_pb2.ListExecutionsRequest
+    | scheduling_service_pb2.ListOperationsRequest
 )
 
 
 def repeat(request: Message, request_id: str) -> Repeat:
-    """What makes the call safe to repeat. The digest covers the whole request; without an id none is made."""
+    """What makes the call safe to repeat. The digest covers the method and its whole request; none without an id.
+
+    Requests of two methods may be the same bytes: an id that was used to cancel is not taken for a repeat of it when
+    the next call erases.
+    """
     if not request_id:
         return Repeat()
-    return Repeat(request_id, hashlib.sha256(request.SerializeToString(deterministic=True)).digest())
+    body = request.DESCRIPTOR.full_name.encode() + b"\0" + request.SerializeToString(deterministic=True)
+    return Repeat(request_id, hashlib.sha256(body).digest())
 
 
 def create_draft(request: scheduling_service_pb2.CreateJobRequest) -> CreateDraft:

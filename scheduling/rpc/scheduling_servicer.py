@@ -12,25 +12,31 @@ from whispr.scheduling.v1 import scheduling_service_pb2_grpc as stubs
 from whispr.scheduling.v1.calendar_pb2 import Calendar
 from whispr.scheduling.v1.execution_pb2 import Execution
 from whispr.scheduling.v1.job_pb2 import Job
+from whispr.scheduling.v1.operation_pb2 import Operation
 from whispr.scheduling.v1.schedule_pb2 import Schedule
 from whispr.scheduling.v1.scheduling_service_pb2 import (
     DESCRIPTOR,
     Backfill,
     BackfillScheduleRequest,
+    BatchCancelJobsRequest,
     BatchCreateJobsRequest,
     BatchCreateJobsResponse,
+    BatchRetryExecutionsRequest,
     CancelBackfillRequest,
     CancelExecutionRequest,
     CancelJobRequest,
+    CancelOperationRequest,
     CreateCalendarRequest,
     CreateJobRequest,
     DeleteCalendarRequest,
     DeleteJobRequest,
     DeleteScheduleRequest,
+    EraseJobsRequest,
     GetBackfillRequest,
     GetCalendarRequest,
     GetExecutionRequest,
     GetJobRequest,
+    GetOperationRequest,
     GetScheduleRequest,
     ListCalendarsRequest,
     ListCalendarsResponse,
@@ -38,12 +44,15 @@ from whispr.scheduling.v1.scheduling_service_pb2 import (
     ListExecutionsResponse,
     ListJobsRequest,
     ListJobsResponse,
+    ListOperationsRequest,
+    ListOperationsResponse,
     ListSchedulesRequest,
     ListSchedulesResponse,
     PauseScheduleRequest,
     PreviewScheduleRequest,
     PreviewScheduleResponse,
     ResumeScheduleRequest,
+    RetryExecutionRequest,
     RunJobRequest,
     ScheduleJobRequest,
     UpdateCalendarRequest,
@@ -53,9 +62,9 @@ from whispr.scheduling.v1.scheduling_service_pb2 import (
     WatchExecutionsResponse,
 )
 
-from scheduling.operations import backfills, calendars, executions, jobs, previews, schedules
+from scheduling.operations import backfills, bulk, calendars, executions, jobs, previews, schedules
 from scheduling.operations.ports import Ports
-from scheduling.rpc import mapping, names, reading, schedule_mapping, schedule_reading
+from scheduling.rpc import bulk_messages, mapping, names, reading, schedule_mapping, schedule_reading
 from scheduling.rpc.call import PortsOfCalls, current_call
 
 SERVICE_NAME: str = DESCRIPTOR.services_by_name["SchedulingService"].full_name
@@ -206,6 +215,38 @@ class SchedulingServicer(stubs.SchedulingServiceServicer):
     async def CancelExecution(self, request: CancelExecutionRequest, context: Context) -> Execution:
         job_id, execution_id = names.execution_ids(request.name)
         return mapping.execution(await executions.cancel_execution(self._ports, job_id, execution_id))
+
+    async def BatchCancelJobs(self, request: BatchCancelJobsRequest, context: Context) -> Operation:
+        query, repeat = (request.filter, request.rate), reading.repeat(request, request.request_id)
+        principal, dry = current_call().principal, request.validate_only
+        made = await bulk.batch_cancel_jobs(self._ports, principal, *query, repeat, validate_only=dry)
+        return bulk_messages.operation(made)
+
+    async def EraseJobs(self, request: EraseJobsRequest, context: Context) -> Operation:
+        query, repeat = bulk_messages.erase(request), reading.repeat(request, request.request_id)
+        principal, dry = current_call().principal, request.validate_only
+        return bulk_messages.operation(await bulk.erase_jobs(self._ports, principal, *query, repeat, validate_only=dry))
+
+    async def BatchRetryExecutions(self, request: BatchRetryExecutionsRequest, context: Context) -> Operation:
+        query, repeat = bulk_messages.retry(request), reading.repeat(request, request.request_id)
+        principal, dry = current_call().principal, request.validate_only
+        made = await bulk.batch_retry_executions(self._ports, principal, *query, repeat, validate_only=dry)
+        return bulk_messages.operation(made)
+
+    async def GetOperation(self, request: GetOperationRequest, context: Context) -> Operation:
+        operation_id = names.operation_id(request.name)
+        return bulk_messages.operation(await bulk.get_operation(self._ports, operation_id))
+
+    async def ListOperations(self, request: ListOperationsRequest, context: Context) -> ListOperationsResponse:
+        return bulk_messages.operation_page(await bulk.list_operations(self._ports, reading.query(request)))
+
+    async def CancelOperation(self, request: CancelOperationRequest, context: Context) -> Operation:
+        operation_id = names.operation_id(request.name)
+        return bulk_messages.operation(await bulk.cancel_operation(self._ports, operation_id))
+
+    async def RetryExecution(self, request: RetryExecutionRequest, context: Context) -> Execution:
+        ids, repeat = names.execution_ids(request.name), reading.repeat(request, request.request_id)
+        return mapping.execution(await executions.retry_execution(self._ports, current_call().principal, *ids, repeat))
 
     async def WatchExecutions(
         self, request: WatchExecutionsRequest, context: Context

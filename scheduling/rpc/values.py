@@ -80,6 +80,10 @@ class EnumMap(Generic[E]):
         """The proto's number, 0 (UNSPECIFIED) for None. `Any`, since the stubs give each enum a type of its own."""
         return 0 if member is None else self._numbers[member]
 
+    def value(self, number: int) -> E:
+        """The member of a number that the field's rules have let pass. Raises KeyError for others."""
+        return self._by_number[number]
+
     def read(self, number: int, field: str, findings: Findings) -> E | None:
         """The member, None for UNSPECIFIED, and a violation for a number that the proto does not define."""
         if number == 0:

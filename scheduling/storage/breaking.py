@@ -11,15 +11,11 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from scheduling.domain.breaker import Breaker, BreakerState, after_answers, after_grant
-from scheduling.domain.target import Queue
+from scheduling.domain.pause import Pause, Scope
 from scheduling.storage.database import NOW, Database
 
 #: What a hold by a breaker is called; the service follows.
 HELD_BY_BREAKER = "BREAKER:"
-#: Rows that one round holds or lets go, so that a backlog of millions is worked off in pieces.
-PIECE = 5000
-#: Due rows of a queue that one round looks through for services that are shut: more than a round releases.
-HEAD = 10_000
 
 _ENSURE = """
 INSERT INTO breakers (service, state) SELECT s, 'CLOSED' FROM unnest(%(services)s::text[]) AS s ORDER BY s
@@ -49,40 +45,17 @@ FROM breakers b
 WHERE b.state = 'OPEN' AND e.state = 'QUEUED' AND split_part(e.target, '/', 1) = b.service
   AND e.queue_time <= b.change_time
 """
-# By executions_due, and no further than its head: out of the due index, where a million of them would be in everybody's
-# way. Release passes over what lies deeper, and it comes to the head as what is before it goes.
-_HOLD = f"""
-UPDATE executions SET held_by = '{HELD_BY_BREAKER}' || split_part(target, '/', 1)
-WHERE uid IN (
-    SELECT e.uid FROM executions e JOIN (
-        SELECT uid, target FROM executions
-        WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
-        ORDER BY ready_time LIMIT {HEAD}
-    ) AS head ON head.uid = e.uid
-    WHERE split_part(head.target, '/', 1) = ANY(%(services)s::text[]) AND e.uid <> ALL(%(probes)s::uuid[])
-      AND e.state = 'PENDING' AND e.held_by IS NULL
-    LIMIT {PIECE} FOR UPDATE OF e SKIP LOCKED
-)
-"""
-# By executions_held.
+# By executions_held: the probes, from the oldest that nothing else stops.
 _LET_GO = """
 UPDATE executions SET held_by = NULL
 WHERE uid IN (
-    SELECT uid FROM executions WHERE state = 'PENDING' AND held_by = %(held_by)s
-    ORDER BY ready_time LIMIT %(count)s FOR UPDATE SKIP LOCKED
+    SELECT e.uid FROM executions e JOIN (
+        SELECT uid FROM executions WHERE state = 'PENDING' AND held_by = %(held_by)s ORDER BY ready_time LIMIT 1000
+    ) AS oldest ON oldest.uid = e.uid
+    WHERE e.state = 'PENDING' AND e.queue <> ALL(%(queues)s::text[]) AND e.target <> ALL(%(targets)s::text[])
+    ORDER BY e.ready_time LIMIT %(count)s FOR UPDATE OF e SKIP LOCKED
 )
 RETURNING uid
-"""
-# The different holds, one probe of the index each, however many executions are held.
-_BEHIND_CLOSED = f"""
-WITH RECURSIVE holds AS (
-    SELECT min(held_by) AS held_by FROM executions WHERE state = 'PENDING' AND held_by IS NOT NULL
-    UNION ALL
-    SELECT (SELECT min(e.held_by) FROM executions e WHERE e.state = 'PENDING' AND e.held_by > holds.held_by)
-    FROM holds WHERE holds.held_by IS NOT NULL
-)
-SELECT held_by FROM holds
-WHERE held_by LIKE '{HELD_BY_BREAKER}%%' AND substr(held_by, {len(HELD_BY_BREAKER) + 1}) <> ALL(%(shut)s::text[])
 """
 
 
@@ -142,21 +115,30 @@ class BreakerStore:
             return frozenset(row[0] for row in await cursor.fetchall())
 
 
-class Gate:
+class Breaking:
     """The breakers as one round of release sees them. `shut` are the services that nothing but `probes` may go to."""
 
     def __init__(self) -> None:
         self.shut: list[str] = []
         self.probes: list[UUID] = []
 
-    async def read(self, cursor: AsyncCursor[TupleRow], now: datetime | None) -> None:
-        """Reads the breakers, grants the probes that are due, and lets go what waits behind closed ones, in pieces."""
+    async def read(self, cursor: AsyncCursor[TupleRow], now: datetime | None, pauses: Sequence[Pause]) -> None:
+        """Reads the breakers, grants the probes that are due and not paused, and takes back what was released before
+        one opened.
+        """
+        paused = {pause.name for pause in pauses if pause.scope is Scope.TARGET}
+        stopped = {
+            "queues": [pause.name for pause in pauses if pause.scope is Scope.QUEUE],
+            "targets": list(paused),
+        }
+        is_all_paused = any(pause.scope is Scope.SERVICE for pause in pauses)
         await cursor.execute(_TO_GRANT, {"now": now})
         for row in await cursor.fetchall():
             breaker, moment = _breaker(row), row[5]
-            await cursor.execute(
-                _LET_GO, {"held_by": HELD_BY_BREAKER + breaker.service, "count": max(breaker.probes, 1)}
-            )
+            if is_all_paused or breaker.service in paused:
+                continue
+            wanted = {"held_by": HELD_BY_BREAKER + breaker.service, "count": max(breaker.probes, 1)}
+            await cursor.execute(_LET_GO, {**stopped, **wanted})
             granted = [found[0] for found in await cursor.fetchall()]
             # An open one without anything to try stays as it is until there is.
             if granted or breaker.state is BreakerState.HALF_OPEN:
@@ -166,13 +148,3 @@ class Gate:
         self.shut = [row[0] for row in await cursor.fetchall()]
         if self.shut:
             await cursor.execute(_GIVE_BACK)
-        await cursor.execute(_BEHIND_CLOSED, {"shut": self.shut})
-        for (held_by,) in await cursor.fetchall():
-            await cursor.execute(_LET_GO, {"held_by": held_by, "count": PIECE})
-
-    async def hold(self, cursor: AsyncCursor[TupleRow], queue: Queue, until: datetime) -> None:
-        """Holds what is due for services that are shut; probes were let through before and stay out of it."""
-        if self.shut:
-            await cursor.execute(
-                _HOLD, {"queue": queue.value, "until": until, "services": self.shut, "probes": self.probes}
-            )

@@ -31,7 +31,7 @@ def _keys(order: str, table: sa.Table) -> list[SortKey]:
     return [uid_key(table.c.uid)]
 
 
-def _columns(table: sa.Table) -> Mapping[str, sa.ColumnElement[Any]]:
+def filter_columns(table: sa.Table) -> Mapping[str, sa.ColumnElement[Any]]:
     names = ("state", "origin", "target", "queue", "owner", "reason", "code")
     times = ("nominal_time", "ready_time", "create_time", "start_time", "finish_time")
     held_by = table.c.held_by if "held_by" in table.c else sa.cast(sa.null(), sa.Text)
@@ -77,7 +77,7 @@ class ExecutionStore:
                 select = select.where(jobs.c.job_id == job_id)
             if page.principals is not None:
                 select = select.where(jobs.c.principal.in_(sorted(page.principals)))
-            bounded = page_bounds(select, page, _keys(page.order, table), _columns(table))
+            bounded = page_bounds(select, page, _keys(page.order, table), filter_columns(table))
             branches.append(sa.select(bounded.subquery()))
         merged = sa.union_all(*branches).subquery()
         names = [str(key.column.key) for key in _keys(page.order, executions)]
@@ -166,7 +166,7 @@ def _watched(
     if principals is not None:
         select = select.where(jobs.c.principal.in_(sorted(principals)))
     if filter_ is not None:
-        select = select.where(condition(filter_, _columns(table)))
+        select = select.where(condition(filter_, filter_columns(table)))
     return select if job_id is None else select.where(jobs.c.job_id == job_id)
 
 

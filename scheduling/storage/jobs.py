@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.backfill import BackfillState
 from scheduling.domain.errors import AlreadyExists, WrongState
 from scheduling.domain.execution import Origin, Reason
 from scheduling.domain.job import Job, OverlapPolicy
@@ -21,7 +22,15 @@ from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
 from scheduling.storage.lists import Position, SortKey, of_principals, page_bounds, read_page, text_key, uid_key
 from scheduling.storage.notify import CHANNEL
-from scheduling.storage.tables import execution_history, executions, jobs, request_ids, schedule_gaps, schedules
+from scheduling.storage.tables import (
+    backfills,
+    execution_history,
+    executions,
+    jobs,
+    request_ids,
+    schedule_gaps,
+    schedules,
+)
 
 _UNFINISHED = [state.value for state in UNFINISHED]
 
@@ -58,7 +67,7 @@ _next_fire = (
     .label("next_fire_time")
 )
 
-_FILTER_COLUMNS = {
+FILTER_COLUMNS = {
     "job_id": jobs.c.job_id,
     "display_name": jobs.c.display_name,
     "target": jobs.c.target,
@@ -87,7 +96,7 @@ def select_jobs(*, with_payload: bool) -> sa.Select[Any]:
 def select_page(page: PageRequest) -> sa.Select[Any]:
     """The jobs of one page and one more: first which ones, then what is derived about them."""
     keys = _SORT_KEYS[page.order]
-    bounded = page_bounds(sa.select(jobs.c.uid, jobs.c.job_id), page, keys, _FILTER_COLUMNS)
+    bounded = page_bounds(sa.select(jobs.c.uid, jobs.c.job_id), page, keys, FILTER_COLUMNS)
     if page.principals is not None:
         bounded = of_principals(bounded, jobs.c.principal, page, keys)
     uids = bounded.subquery("page")
@@ -179,6 +188,8 @@ class JobStore:
             uid = current["uid"]
             moment = self._database.moment()
             if current["cancel_time"] is None:
+                # A step of a backfill that is under way is waited for, and what it makes is ended below.
+                await end_backfills(connection, backfills.c.job_uid == uid)
                 await connection.execute(
                     jobs.update()
                     .where(jobs.c.uid == uid)
@@ -206,13 +217,18 @@ class JobStore:
                 return True
             if at_revision and current["revision"] != job.revision:
                 return False
+            # First of all: a step of a backfill that is under way is waited for, and what it makes is seen below.
+            gone = await connection.execute(
+                backfills.delete().where(backfills.c.job_uid == job.uid).returning(backfills.c.state)
+            )
+            makes_more = BackfillState.RUNNING.value in set(gone.scalars())
             await connection.execute(sa.select(schedules.c.uid).where(schedules.c.job_uid == job.uid).with_for_update())
             states = await lock_unfinished(connection, executions.c.job_uid == job.uid)
             if State.RUNNING.value in states:
                 raise WrongState(
                     f"{job.name} is running; cancel it and delete it when its calls have ended", subject=job.name
                 )
-            if not force and states:
+            if not force and (states or makes_more):
                 raise WrongState(
                     f"{job.name} has executions planned or waiting; cancel it first or set force",
                     subject=job.name,
@@ -343,6 +359,15 @@ def ask_to_stop(which: sa.ColumnElement[bool], moment: sa.ColumnElement[datetime
         executions.update()
         .where(which, executions.c.state == State.RUNNING.value, executions.c.cancel_request_time.is_(None))
         .values(cancel_request_time=moment)
+    )
+
+
+async def end_backfills(connection: AsyncConnection, which: sa.ColumnElement[bool]) -> None:
+    """Ends running backfills; waits for the step of one that is under way."""
+    await connection.execute(
+        backfills.update()
+        .where(which, backfills.c.state == BackfillState.RUNNING.value)
+        .values(state=BackfillState.CANCELLED.value)
     )
 
 

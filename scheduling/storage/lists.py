@@ -76,6 +76,9 @@ def _comparison(each: Comparison, field: Column) -> sa.ColumnElement[bool]:
     # Bound as the column's own type, a number beyond its range would be an error rather than no match.
     is_number = isinstance(each.value, int) and not isinstance(each.value, bool)
     value: Any = sa.literal(each.value, sa.BigInteger()) if is_number else each.value
+    if each.field == "state":
+        # In the statement itself: behind a parameter, the indexes of dead letters would not be considered.
+        value = sa.bindparam(None, each.value, sa.Text(), unique=True, literal_execute=True)
     match each.op:
         case Op.EQ:
             result = column == value

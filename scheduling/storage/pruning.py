@@ -79,7 +79,7 @@ dropped AS (DELETE FROM executions e USING old WHERE e.uid = old.uid RETURNING e
 SELECT job_uid FROM dropped
 """
 
-# An answer names jobs, schedules, executions or backfills. What is not there any more is noticed first, and goes a day
+# An answer names jobs, schedules, executions, backfills or operations. What is not there any more is noticed first, and goes a day
 # after that.
 _REQUEST_IDS = f"""
 WITH page AS MATERIALIZED (
@@ -95,6 +95,7 @@ noticed AS (
       AND NOT EXISTS (SELECT FROM schedules t WHERE t.uid = ANY(page.answer))
       AND NOT EXISTS (SELECT FROM executions t WHERE t.uid = ANY(page.answer))
       AND NOT EXISTS (SELECT FROM backfills t WHERE t.uid = ANY(page.answer))
+      AND NOT EXISTS (SELECT FROM operations t WHERE t.uid = ANY(page.answer))
       AND NOT EXISTS (SELECT FROM execution_history t WHERE t.uid = ANY(page.answer))
 ),
 gone AS (
@@ -115,6 +116,9 @@ _ODDMENTS = (
             SELECT uid FROM backfills
             WHERE state <> 'RUNNING' AND create_time < {NOW} - %(keep)s::interval AND {TERM_HOLDS}
             LIMIT {PIECE_ROWS})""",
+    f"""DELETE FROM operations WHERE uid IN (
+            SELECT uid FROM operations
+            WHERE end_time < {NOW} - %(keep)s::interval AND {TERM_HOLDS} LIMIT {PIECE_ROWS})""",
 )
 
 
@@ -166,7 +170,7 @@ class PruningStore:
         return row[2], (row[0], row[1])
 
     async def prune_oddments(self, term: int, keep: timedelta) -> int:
-        """Deletes a piece of the counts of past days and of backfills that ended `keep` ago; returns how many rows."""
+        """Deletes a piece of the counts of past days and of backfills and operations that ended `keep` ago; returns how many rows."""
         gone = 0
         for statement in _ODDMENTS:
             async with self._database.maintain() as connection:

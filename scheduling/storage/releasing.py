@@ -5,8 +5,7 @@ The only transition that takes a slot. It runs one at a time, so what it counts 
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,28 +16,21 @@ from psycopg.rows import TupleRow
 
 from scheduling.domain.advance import MISSED_AFTER
 from scheduling.domain.execution import Reason
-from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.lifecycle import State
-from scheduling.domain.overlap import Judgement, Verdict, judge
+from scheduling.domain.limits import GateLimits
 from scheduling.domain.target import Queue
-from scheduling.storage.breaking import Gate
 from scheduling.storage.database import NOW, Database
+from scheduling.storage.deciding import HELD_BY_OVERLAP, Candidate, Decisions, decide, is_missed
+from scheduling.storage.gating import RELEASE_PLAIN, Gates, plain_parameters
 from scheduling.storage.history import move_sql
 from scheduling.storage.tables import HISTORY_COLUMNS
 
 _LOCK_KEY = 0x52454C45  # "RELE": one release at a time per database
 _TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), {NOW}"
 
-#: What a hold of the overlap rule is called.
-HELD_BY_OVERLAP = "OVERLAP"
 #: Jobs with something held that one round looks at per queue; the next round goes on behind them.
 BUFFERED_JOBS = 2000
 _FIRST = UUID(int=0)
-
-_ROOM = """
-SELECT q, %(depth)s - (SELECT count(*) FROM executions WHERE queue = q AND state = 'QUEUED')
-FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q
-"""
 
 # What nobody started before its maximum age ends as it is found; the rest of what waits for a gate or a retry is looked
 # for by its own small index. A paused one-off is told by its resume.
@@ -57,31 +49,13 @@ WHERE uid IN (SELECT uid FROM waiting UNION ALL SELECT uid FROM queued)
 RETURNING target
 """
 
-# Without overlap rules and schedules to count for, one statement decides.
-_PLAIN = f"""
-WITH due AS (
-    SELECT uid FROM executions
-    WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
-      AND NOT recurring AND overlap IS NULL
-      AND (split_part(target, '/', 1) <> ALL(%(shut)s::text[]) OR uid = ANY(%(probes)s::uuid[]))
-    ORDER BY ready_time LIMIT %(room)s FOR UPDATE SKIP LOCKED
-)
-UPDATE executions e
-SET state = CASE WHEN e.expire_time > {NOW} THEN 'QUEUED' ELSE 'FAILED' END,
-    reason = CASE WHEN e.expire_time > {NOW} THEN '' ELSE 'EXPIRED' END,
-    finish_time = CASE WHEN e.expire_time > {NOW} THEN NULL ELSE {NOW} END,
-    queue_time = {NOW}
-FROM due WHERE e.uid = due.uid
-RETURNING e.uid, e.ready_time, e.state, e.target
-"""
-
 # By executions_gated, whose condition this repeats: plain one-offs, however many are due, are not read.
 _GATED = """
-SELECT uid, job_uid, schedule_uid, overlap, ready_time, nominal_time, recurring, queue_time, attempt, expire_time,
-held_by FROM executions
+SELECT uid, job_uid, schedule_uid, overlap, ready_time, recurring, queue_time, attempt, expire_time, held_by, owner,
+       target
+FROM executions
 WHERE queue = %(queue)s AND state = 'PENDING' AND held_by IS NULL AND ready_time <= %(until)s
   AND (recurring OR overlap IS NOT NULL)
-  AND (split_part(target, '/', 1) <> ALL(%(shut)s::text[]) OR uid = ANY(%(probes)s::uuid[]))
 ORDER BY ready_time LIMIT %(room)s
 """
 # The next jobs that have something held, one probe of executions_buffered each, however much each of them has.
@@ -107,12 +81,11 @@ free AS MATERIALIZED (
     SELECT j.uid, j.n FROM unnest(%(jobs)s::uuid[]) WITH ORDINALITY AS j (uid, n)
     WHERE NOT EXISTS (SELECT FROM busy WHERE busy.job_uid = j.uid)
 )
-SELECT e.uid, e.job_uid, e.schedule_uid, e.overlap, e.ready_time, e.nominal_time, e.recurring, e.queue_time, e.attempt,
-       e.expire_time, e.held_by
+SELECT e.uid, e.job_uid, e.schedule_uid, e.overlap, e.ready_time, e.recurring, e.queue_time, e.attempt, e.expire_time,
+       e.held_by, e.owner, e.target
 FROM free CROSS JOIN LATERAL (
     SELECT * FROM executions
     WHERE queue = %(queue)s AND job_uid = free.uid AND state = 'PENDING' AND held_by = '{HELD_BY_OVERLAP}'
-      AND split_part(target, '/', 1) <> ALL(%(shut)s::text[])
     ORDER BY ready_time LIMIT 1
 ) AS e
 WHERE (SELECT true FROM executions o
@@ -143,7 +116,10 @@ GROUP BY job_uid
 _QUEUE = f"""
 UPDATE executions SET state = 'QUEUED', held_by = NULL, queue_time = {NOW} WHERE uid = ANY(%(uids)s::uuid[])
 """
-_HOLD = "UPDATE executions SET held_by = %(held_by)s WHERE uid = ANY(%(uids)s::uuid[])"
+_HOLD = """
+UPDATE executions e SET held_by = i.held_by FROM unnest(%(uids)s::uuid[], %(holds)s::text[]) AS i (uid, held_by)
+WHERE e.uid = i.uid
+"""
 _FAIL_EXPIRED = f"""
 UPDATE executions SET state = 'FAILED', reason = 'EXPIRED', held_by = NULL, finish_time = {NOW}
 WHERE uid = ANY(%(uids)s::uuid[])
@@ -190,13 +166,16 @@ UPDATE executions SET cancel_request_time = {NOW}
 WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_time IS NULL
 """
 
-# A breaker is closed by rounds of release, also when nothing is left that waits for it.
+# A breaker is closed by rounds of release, also when nothing is left that waits for it; they take back what another
+# round let go while a pause began.
 _WAITING = """
-SELECT min(ready_time), bool_or(held) FROM (
+SELECT min(ready_time), bool_or(held),
+       EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND starts_with(held_by, 'OWNER:'))
+FROM (
     SELECT (SELECT ready_time FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
             ORDER BY ready_time LIMIT 1) AS ready_time,
            EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND held_by IS NOT NULL)
-           OR EXISTS (SELECT FROM breakers WHERE state <> 'CLOSED') AS held
+           OR EXISTS (SELECT FROM breakers WHERE state <> 'CLOSED') OR EXISTS (SELECT FROM controls) AS held
     FROM unnest(ARRAY['HIGH', 'MEDIUM', 'LOW']) AS q
 ) AS heads
 """
@@ -226,45 +205,31 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What dispatch has before it: the earliest ready time of what waits, whether anything is held, the next firing
-    to plan.
+    """What dispatch has before it: the earliest ready time of what waits, whether anything is held, also by its owner's
+    limit, the next firing to plan.
     """
 
     now: datetime
     next_ready: datetime | None
     held: bool
+    held_by_owner: bool
     next_advance: datetime | None
-
-
-@dataclass(slots=True)
-class _Decisions:
-    queue: list[UUID] = field(default_factory=list)
-    hold: list[UUID] = field(default_factory=list)
-    expired: list[UUID] = field(default_factory=list)
-    replaced: list[UUID] = field(default_factory=list)
-    finished: set[UUID] = field(default_factory=set)
-    skip: dict[Reason, list[UUID]] = field(default_factory=lambda: defaultdict(list))
-    cancel_jobs: set[UUID] = field(default_factory=set)
-    fired: dict[UUID, int] = field(default_factory=lambda: defaultdict(int))
-    released: list[tuple[UUID, datetime]] = field(default_factory=list)
-    ended: Counter[tuple[str, State]] = field(default_factory=Counter)
-
-    @property
-    def count(self) -> int:
-        """Executions that were decided about."""
-        return len(self.queue) + len(self.hold) + len(self.expired) + sum(len(uids) for uids in self.skip.values())
 
 
 class ReleasingStore:
     """What the scheduler does to due executions."""
 
-    def __init__(self, database: Database, *, queue_depth: int = 10_000, batch: int = 2000) -> None:
+    def __init__(
+        self, database: Database, *, limits: GateLimits | None = None, queue_depth: int = 10_000, batch: int = 2000
+    ) -> None:
         self._database = database
+        self._limits = limits or GateLimits()
         self._queue_depth = queue_depth
         self._batch = batch
         # Where the walk over the jobs with something held goes on. Each process has a walk of its own; that is
         # harmless, since what it finds is looked at again under its lock.
         self._walked: dict[str, UUID] = {}
+        self._walked_owner = ""
 
     async def look_ahead(self) -> Ahead:
         """What is next, by the heads of the indexes."""
@@ -274,7 +239,7 @@ class ReleasingStore:
             )
             row = await cursor.fetchone()
         assert row is not None
-        return Ahead(row[0], row[1], bool(row[2]), row[3])
+        return Ahead(row[0], row[1], bool(row[2]), bool(row[3]), row[4])
 
     async def release(self, ahead: timedelta) -> Released:
         """Releases what is ready within `ahead`, up to a batch per queue and never beyond the queues' depth.
@@ -296,51 +261,69 @@ class ReleasingStore:
             await cursor.execute(_EXPIRE, {"now": now})
             expired = max(cursor.rowcount, 0)
             ended.update((row[0], State.FAILED) for row in await cursor.fetchall())
-            await cursor.execute(_ROOM, {"depth": self._queue_depth})
-            rooms = {Queue(row[0]): min(self._batch, row[1]) for row in await cursor.fetchall()}
-            gate = Gate()
-            await gate.read(cursor, now)
+            gates = Gates(self._limits, moment, moment + ahead)
+            await gates.read(cursor, now, depth=self._queue_depth, walked=self._walked_owner)
+            self._walked_owner = gates.walked
             skipped = held = 0
             more = False
-            for queue, room in rooms.items():
+            for queue in Queue:
+                room = min(self._batch, gates.room[queue])
                 if room <= 0:
                     continue
-                until = moment + ahead
-                await gate.hold(cursor, queue, until)
-                bounds = {"queue": queue.value, "until": until, "shut": gate.shut, "probes": gate.probes}
                 # At most half of the room, so that neither kind can keep the other waiting for good.
                 half = (room + 1) // 2
-                decisions = await self._release_gated(cursor, moment, {**bounds, "room": half})
+                bounds = {"queue": queue.value, "until": gates.until, "room": half}
+                decisions = await self._release_gated(cursor, gates, bounds)
                 rest = room - len(decisions.queue)
-                await cursor.execute(_PLAIN, {"now": now, **bounds, "room": rest})
-                found = await cursor.fetchall()
-                plain = [(row[0], row[1]) for row in found if row[2] == "QUEUED"]
-                expired += len(found) - len(plain)
-                ended.update((row[3], State.FAILED) for row in found if row[2] != "QUEUED")
-                ended += decisions.ended
-                released = plain + decisions.released
+                plain, full = await self._release_plain(cursor, gates, queue, rest)
+                expired += plain.expired + len(decisions.expired)
+                ended += plain.ended + decisions.ended
+                released = plain.by_queue.get(queue, []) + decisions.released
                 if released:
                     result.by_queue[queue] = released
-                more = more or 0 < rest == len(found) or decisions.count >= half
+                more = more or full or decisions.count >= half
                 skipped += sum(len(uids) for uids in decisions.skip.values())
-                held += len(decisions.hold)
-                expired += len(decisions.expired)
+                held += plain.held + len(decisions.hold)
+            held += await gates.close(cursor)
         return Released(result.by_queue, skipped, held, expired, ended, more)
 
-    async def _release_gated(
-        self, cursor: AsyncCursor[TupleRow], moment: datetime, bounds: dict[str, Any]
-    ) -> _Decisions:
+    async def _release_plain(
+        self, cursor: AsyncCursor[TupleRow], gates: Gates, queue: Queue, room: int
+    ) -> tuple[Released, bool]:
+        """Releases one-offs without overlap rules, in one statement; also whether there may be more of them."""
+        lanes = gates.open_lanes(queue, room)
+        if not lanes and not gates.probes:
+            return Released(), False
+        parameters = {"queue": queue.value, "room": room, "probes": gates.probes, **plain_parameters(lanes)}
+        limits = {"limit": self._limits.owner_running, "exempt": self._limits.exempt_owner}
+        await cursor.execute(RELEASE_PLAIN, {"now": self._database.now(), **parameters, **limits})
+        found = await cursor.fetchall()
+        released: list[tuple[UUID, datetime]] = []
+        ended: Counter[tuple[str, State]] = Counter()
+        held = 0
+        for uid, ready, state, target in found:
+            if state == "QUEUED":
+                released.append((uid, ready))
+                gates.take(target)
+            elif state == "FAILED":
+                ended[target, State.FAILED] += 1
+            else:
+                held += 1
+        by_queue = {queue: released} if released else {}
+        return Released(by_queue, held=held, expired=ended.total(), ended=ended), 0 < room == len(found)
+
+    async def _release_gated(self, cursor: AsyncCursor[TupleRow], gates: Gates, bounds: dict[str, Any]) -> Decisions:
         """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""
         now = self._database.now()
         candidates = await self._unheld(cursor, bounds)
         await cursor.execute(_GATED, bounds)
-        candidates += await cursor.fetchall()
+        candidates += map(Candidate._make, await cursor.fetchall())
         candidates = candidates[: bounds["room"]]
         if not candidates:
-            return _Decisions()
+            return Decisions()
         # Every change locks job, then schedules, then executions; what is being changed right now is left for the
         # next round.
-        schedules = {row[2] for row in candidates if row[2] is not None and row[6]}
+        schedules = {each.schedule for each in candidates if each.schedule is not None and each.recurring}
         await cursor.execute(_LOCK_SCHEDULES, {"now": now, "uids": list(schedules)})
         found = await cursor.fetchall()
         left: dict[UUID, int | None] = {row[0]: row[1] for row in found}
@@ -349,19 +332,22 @@ class ReleasingStore:
         await cursor.execute("SELECT uid FROM schedules WHERE uid = ANY(%(uids)s::uuid[])", {"uids": list(schedules)})
         blocked = {row[0] for row in await cursor.fetchall()} - left.keys()
         candidates = [
-            row for row in candidates if row[2] not in blocked and not (row[2] in behind and _is_missed(row, moment))
+            row
+            for row in candidates
+            if row[2] not in blocked and not (row[2] in behind and is_missed(row, gates.moment))
         ]
-        await cursor.execute(_LOCK_EXECUTIONS, {"uids": [row[0] for row in candidates]})
+        await cursor.execute(_LOCK_EXECUTIONS, {"uids": [each.uid for each in candidates]})
         locked = {row[0] for row in await cursor.fetchall()}
-        candidates = [row for row in candidates if row[0] in locked]
-        uids = [row[0] for row in candidates]
-        await cursor.execute(_OPEN, {"jobs": list({row[1] for row in candidates}), "uids": uids})
+        candidates = [each for each in candidates if each.uid in locked]
+        uids = [each.uid for each in candidates]
+        await cursor.execute(_OPEN, {"jobs": list({each.job for each in candidates}), "uids": uids})
         open_by_job = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
-        decisions = _decide(candidates, open_by_job, left, moment)
+        free = await gates.free_of_owners(cursor, {each.owner for each in candidates})
+        decisions = decide(candidates, open_by_job, left, gates, Queue(bounds["queue"]), free)
         await self._apply(cursor, decisions, now)
         return decisions
 
-    async def _unheld(self, cursor: AsyncCursor[TupleRow], bounds: dict[str, Any]) -> list[TupleRow]:
+    async def _unheld(self, cursor: AsyncCursor[TupleRow], bounds: dict[str, Any]) -> list[Candidate]:
         """What was held by its job's others and need not be any more, of the jobs whose turn it is."""
         queue = bounds["queue"]
         after = self._walked.pop(queue, _FIRST)
@@ -370,14 +356,14 @@ class ReleasingStore:
         if not walked:
             return []
         await cursor.execute(_UNHELD, {**bounds, "jobs": walked})
-        found = await cursor.fetchall()
+        found = [Candidate._make(row) for row in await cursor.fetchall()]
         if len(found) == bounds["room"]:
-            self._walked[queue] = found[-1][1]
+            self._walked[queue] = found[-1].job
         elif len(walked) == BUFFERED_JOBS:
             self._walked[queue] = walked[-1]
         return found
 
-    async def _apply(self, cursor: AsyncCursor[TupleRow], decisions: _Decisions, now: datetime | None) -> None:
+    async def _apply(self, cursor: AsyncCursor[TupleRow], decisions: Decisions, now: datetime | None) -> None:
         if decisions.cancel_jobs:
             others = {"now": now, "jobs": list(decisions.cancel_jobs), "uids": [*decisions.queue, *decisions.hold]}
             await cursor.execute(_CANCEL_WAITING, others)
@@ -389,7 +375,7 @@ class ReleasingStore:
             await cursor.execute(_SKIP, {"now": now, "uids": uids, "reason": reason.value})
             decisions.ended.update((row[0], State.SKIPPED) for row in await cursor.fetchall())
         if decisions.hold:
-            await cursor.execute(_HOLD, {"uids": decisions.hold, "held_by": HELD_BY_OVERLAP})
+            await cursor.execute(_HOLD, {"uids": list(decisions.hold), "holds": list(decisions.hold.values())})
         if decisions.expired:
             await cursor.execute(_FAIL_EXPIRED, {"now": now, "uids": decisions.expired})
             decisions.ended.update((row[0], State.FAILED) for row in await cursor.fetchall())
@@ -403,73 +389,3 @@ class ReleasingStore:
         if finished:
             await cursor.execute(_FINISH, {"uids": list(finished)})
             await cursor.execute(_UNPLAN, {"uids": list(finished)})
-
-
-def _decide(
-    candidates: Iterable[Sequence[Any]],
-    open_by_job: dict[UUID, tuple[int, int]],
-    left: dict[UUID, int | None],
-    moment: datetime,
-) -> _Decisions:
-    """What becomes of each candidate. `left` is how many firings a schedule may still have; None is any number."""
-    decisions = _Decisions()
-    running = {job: counts[0] for job, counts in open_by_job.items()}
-    waiting = {job: counts[1] for job, counts in open_by_job.items()}
-    taken: dict[UUID, list[UUID]] = defaultdict(list)
-    # Retries first: their executions are open already, and a firing that comes due beside them finds them so.
-    for row in sorted(candidates, key=lambda row: row[8] == 0 and row[7] is None):
-        uid, job, schedule, overlap, ready, _, recurring, queued_before, attempt, expire, held_by = row
-        if expire <= moment:
-            decisions.expired.append(uid)
-            continue
-        budget = left.get(schedule) if recurring and queued_before is None else None
-        if budget is not None and budget <= 0:
-            decisions.finished.add(schedule)
-            continue
-        policy = OverlapPolicy.ALLOW_ALL if overlap is None else OverlapPolicy(overlap)
-        # A retry, or what was released before and given back, is open already: it is not judged as a new firing.
-        is_new = attempt == 0 and queued_before is None
-        judgement = judge(
-            policy if is_new else OverlapPolicy.ALLOW_ALL,
-            running=running.get(job, 0),
-            waiting=0 if held_by else waiting.get(job, 0),
-        )
-        if ready > moment and judgement != _FREE:
-            # Not every gate is open yet: it is decided at its own moment.
-            continue
-        if judgement.cancel_others:
-            decisions.cancel_jobs.add(job)
-            decisions.replaced += taken.pop(job, [])
-        match judgement.verdict:
-            case Verdict.RELEASE:
-                decisions.released.append((uid, ready))
-                taken[job].append(uid)
-                running[job] = running.get(job, 0) + 1
-                if recurring and schedule is not None and queued_before is None:
-                    decisions.fired[schedule] += 1
-                if budget is not None:
-                    left[schedule] = budget - 1
-            case Verdict.HOLD:
-                taken[job].append(uid)
-                if held_by is None:
-                    decisions.hold.append(uid)
-                    waiting[job] = waiting.get(job, 0) + 1
-            case Verdict.SKIP:
-                decisions.skip[Reason.OVERLAP].append(uid)
-            case Verdict.SKIP_BUFFER_FULL:
-                decisions.skip[Reason.BUFFER_FULL].append(uid)
-    replaced = set(decisions.replaced)
-    decisions.released = [(uid, ready) for uid, ready in decisions.released if uid not in replaced]
-    decisions.hold = [uid for uid in decisions.hold if uid not in replaced]
-    decisions.queue = [uid for uid, _ in decisions.released]
-    return decisions
-
-
-def _is_missed(candidate: Sequence[Any], moment: datetime) -> bool:
-    """Whether a plan of a schedule that is behind was not even looked at in time."""
-    _, _, _, _, ready, _, recurring, queued_before, attempt, _, held_by = candidate
-    is_new = recurring and queued_before is None and attempt == 0 and held_by is None
-    return is_new and bool(ready < moment - MISSED_AFTER)
-
-
-_FREE = Judgement(Verdict.RELEASE)

@@ -23,7 +23,7 @@ from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, 
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
 from scheduling.storage.plans import first_plan, owner_of
-from scheduling.storage.tables import executions, jobs, schedule_gaps, schedules
+from scheduling.storage.tables import backfills, executions, jobs, schedule_gaps, schedules
 
 _firing = sa.and_(
     executions.c.schedule_uid == schedules.c.uid,
@@ -161,6 +161,7 @@ class ScheduleStore:
             )
             if not deleted.rowcount:
                 return False
+            await connection.execute(backfills.delete().where(backfills.c.schedule_uid == schedule.uid))
             await connection.execute(schedule_gaps.delete().where(schedule_gaps.c.schedule_uid == schedule.uid))
             await connection.execute(
                 executions.delete().where(

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 from scheduling.domain.job import Creation, Job
 from scheduling.storage.backfilling import BackfillStore
+from scheduling.storage.bulk import OperationStore
 from scheduling.storage.calendars import CalendarStore
+from scheduling.storage.controls import ControlStore
 from scheduling.storage.creation import Creator
 from scheduling.storage.database import Database
 from scheduling.storage.executions import ExecutionStore
 from scheduling.storage.grouping import Grouper
 from scheduling.storage.jobs import JobStore
+from scheduling.storage.redriving import RedrivingStore
 from scheduling.storage.rescheduling import ReschedulingStore
 from scheduling.storage.schedules import ScheduleStore
 from scheduling.storage.status import StatusStore
@@ -21,7 +24,16 @@ BYTES_PER_JOB = 16 * 1024
 
 
 class PostgresStore(
-    JobStore, ScheduleStore, ReschedulingStore, CalendarStore, BackfillStore, ExecutionStore, StatusStore
+    JobStore,
+    ScheduleStore,
+    ReschedulingStore,
+    CalendarStore,
+    BackfillStore,
+    ExecutionStore,
+    RedrivingStore,
+    OperationStore,
+    StatusStore,
+    ControlStore,
 ):
     """Implements `operations.ports.Store` on PostgreSQL."""
 

@@ -121,6 +121,36 @@ backfills = sa.Table(
     sa.Column("create_time", _Time),
 )
 
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("uid", UUID, primary_key=True),
+    sa.Column("method", sa.Text),
+    sa.Column("state", sa.Text),
+    sa.Column("parent", sa.Text),
+    sa.Column("job_uid", UUID),
+    sa.Column("filter", sa.Text),
+    sa.Column("owner", sa.Text),
+    sa.Column("label_key", sa.Text),
+    sa.Column("label_value", sa.Text),
+    sa.Column("principals", ARRAY(sa.Text)),
+    sa.Column("rate", sa.Integer),
+    sa.Column("total", sa.BigInteger),
+    sa.Column("total_is_partial", sa.Boolean),
+    sa.Column("done", sa.BigInteger),
+    sa.Column("found", sa.BigInteger),
+    sa.Column("passed", sa.BigInteger),
+    sa.Column("failed", sa.BigInteger),
+    sa.Column("failures", ARRAY(sa.Text)),
+    sa.Column("position", UUID),
+    sa.Column("current_job", UUID),
+    sa.Column("next_time", _Time),
+    sa.Column("principal", sa.Text),
+    sa.Column("create_time", _Time),
+    sa.Column("update_time", _Time),
+    sa.Column("end_time", _Time),
+)
+
 deployments = sa.Table(
     "deployments",
     metadata,
@@ -228,6 +258,23 @@ breakers = sa.Table(
     sa.Column("probes", sa.Integer),
     sa.Column("probe_time", _Time),
     sa.Column("change_time", _Time),
+)
+
+controls = sa.Table(
+    "controls",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("principal", sa.Text),
+    sa.Column("note", sa.Text),
+    sa.Column("pause_time", _Time),
+)
+
+rates = sa.Table(
+    "rates",
+    metadata,
+    sa.Column("service", sa.Text, primary_key=True),
+    sa.Column("next_time", _Time),
 )
 
 owner_days = sa.Table(

@@ -110,6 +110,9 @@ TABLE: Final = (
     ),
     MetricSpec("gauge", "queue_oldest_seconds", "How long the oldest due execution has waited.", ("queue",), "seconds"),
     MetricSpec("gauge", "breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open.", ("service",)),
+    MetricSpec("gauge", "paused", "1 while the whole service is paused, else 0."),
+    MetricSpec("gauge", "queue_paused", "1 while the queue is paused, else 0.", ("queue",)),
+    MetricSpec("gauge", "target_paused", "1 while the method or its service is paused, else 0.", ("method",)),
     MetricSpec("gauge", "leader", "1 while this process leads, else 0."),
     MetricSpec("gauge", "leader_term", "The last term of leadership that this process knows of."),
     MetricSpec("gauge", "engine_held", "Ids that this process holds for their moment.", ("queue",), "executions"),
@@ -197,6 +200,9 @@ class Metrics:
         self.queue_failed_for = Children(gauge("queue_failed"), (QUEUES,))
         self.queue_oldest_for = Children(gauge("queue_oldest_seconds"), (QUEUES,))
         self.breaker_state_for = Children(gauge("breaker_state"), (services,))
+        self.paused = gauge("paused")
+        self.queue_paused_for = Children(gauge("queue_paused"), (QUEUES,))
+        self.target_paused_for = Children(gauge("target_paused"), (methods,))
         self.leader = gauge("leader")
         self.leader_term = gauge("leader_term")
         self.engine_held_for = Children(gauge("engine_held"), (QUEUES,))

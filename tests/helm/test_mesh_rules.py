@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,25 @@ from typing import Any
 import pytest
 import yaml
 
-from helm.generate import OPERATIONS, ROOT, SCHEDULING, SIBLING_RPCS, main
+from helm.generate import PACKAGE, POLICY, ROOT, SERVICES, main
 from helm.rendering import documents, render, values_of
 from scheduling.app import rpc_method_names
-from scheduling.delivery.targets import ROWS
+from scheduling.delivery.targets import ROWS, module_of
+from scheduling.operations.policy_file import parse_policy
 from tests.helm.crds import Resource
 
 WORKER = "cluster.local/ns/whispr/sa/scheduling-worker"
-#: A change of these is a decision: they act on what is not the caller's own, or on the service as a whole.
-OPERATORS_ONLY = {"CreateCalendar", "UpdateCalendar", "DeleteCalendar"}
+#: Beginnings of what acts on others' jobs or on the service as a whole.
+OPERATORS_ONLY = (
+    "Erase",
+    "PauseQueue",
+    "PauseService",
+    "PauseTarget",
+    "ResumeQueue",
+    "ResumeService",
+    "Restore",
+    "CreateCalendar",
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,24 +97,44 @@ def test_what_no_policy_allows_is_denied_at_every_workload_of_ours(production: l
     assert "app.kubernetes.io/component" not in spec["selector"]["matchLabels"]
 
 
-def test_siblings_may_call_what_is_theirs_and_no_operators_rpc(production: list[Resource]) -> None:
-    rules = named(production, "AuthorizationPolicy", "scheduling-api")["rules"]
-    by_sibling = [rule for rule in rules if any("-service" in one for one in rule["from"][0]["source"]["principals"])]
-    paths = {path for rule in by_sibling for path in rule["to"][0]["operation"]["paths"]}
-    assert not any(path.endswith("*") for path in paths)
-    ours = {path.rpartition("/")[2] for path in paths if path.startswith("/whispr.")}
-    assert ours == {*SIBLING_RPCS, "ListTargets"}
-    assert not ours & OPERATORS_ONLY
-    assert not any(
-        word in name for name in ours for word in ("Erase", "PauseQueue", "PauseService", "PauseTarget", "Restore")
-    )
+def allowed(resources: list[Resource], principal: str, path: str) -> bool:
+    """Whether the mesh lets a principal call a path of the API."""
+    for rule in named(resources, "AuthorizationPolicy", "scheduling-api")["rules"]:
+        principals = [one for source in rule["from"] for one in source["source"]["principals"]]
+        paths = [one for to in rule["to"] for one in to["operation"]["paths"]]
+        if principal in principals and any(fnmatch.fnmatchcase(path, one) for one in paths):
+            return True
+    return False
 
 
-def test_every_rpc_that_siblings_may_call_is_in_the_contract() -> None:
-    importlib.import_module("whispr.scheduling.v1.scheduling_service_pb2")
-    importlib.import_module("whispr.scheduling.v1.operations_service_pb2")
-    known = set(rpc_method_names([SCHEDULING, OPERATIONS]))
-    assert {f"{SCHEDULING}/{name}" for name in SIBLING_RPCS} | {f"{OPERATIONS}/ListTargets"} <= known
+def test_the_mesh_lets_exactly_those_call_whom_the_policy_names(production: list[Resource]) -> None:
+    for service in SERVICES:
+        importlib.import_module(module_of(service))
+    rpcs = [name.removeprefix(PACKAGE) for name in rpc_method_names(SERVICES)]
+    policy = parse_policy(POLICY.read_text(), rpcs, [row.method for row in ROWS])
+    principals = {principal for grant in policy.grants for principal in grant.principals or ()}
+    assert len(principals) > len({row.method.partition(".")[0] for row in ROWS})
+    for principal, rpc in itertools.product([*principals, "spiffe://cluster.local/ns/whispr/sa/nobody"], rpcs):
+        named_there = any(
+            principal in (grant.principals or ()) and (rpc in grant.rpcs or rpc.rpartition("/")[2] in grant.rpcs)
+            for grant in policy.grants
+        )
+        path = f"/{PACKAGE}{rpc}"
+        assert allowed(production, principal.removeprefix("spiffe://"), path) is named_there, (principal, rpc)
+
+
+def test_siblings_and_the_gateway_get_nothing_that_is_for_operators(production: list[Resource]) -> None:
+    for rule in named(production, "AuthorizationPolicy", "scheduling-api")["rules"]:
+        if rule["from"][0]["source"]["principals"] != ["cluster.local/ns/whispr/sa/operator"]:
+            paths = rule["to"][0]["operation"]["paths"]
+            assert [path for path in paths if path.endswith("*")] in ([], ["/api/v1/*"])
+            assert not [path for path in paths if path.rpartition("/")[2].startswith(OPERATORS_ONLY)]
+            assert not [path for path in paths if "reflection" in path or "channelz" in path]
+
+
+def test_the_gateway_and_nobody_else_may_call_the_rest_paths(production: list[Resource]) -> None:
+    assert allowed(production, "cluster.local/ns/whispr/sa/api-gateway", "/api/v1/jobs")
+    assert not allowed(production, "cluster.local/ns/whispr/sa/messaging-service", "/api/v1/jobs")
 
 
 def test_the_mesh_never_repeats_a_call_to_a_target_nor_cuts_it_short(production: list[Resource]) -> None:

@@ -47,7 +47,7 @@ async def walk(read: Read[T], size: int, order: str, *, descending: bool, filter
 
 async def matching(stores: Stores, text: str) -> set[str]:
     """The ids of the jobs that a filter finds."""
-    filter_ = parse_filter(text, job_cases._FIELDS)
+    filter_ = parse_filter(text, job_cases.JOB_FIELDS)
     items, _ = await stores.store.list_jobs(PageRequest(1000, "create_time", descending=False, filter=filter_))
     return {job.job_id for job in items}
 
@@ -608,7 +608,7 @@ def test_executions_are_found_by_each_of_their_fields(database_url: str) -> None
                 "attempt_count = 0": {"queued", "pending"},
             }.items():
                 page = PageRequest(
-                    100, "create_time", descending=False, filter=parse_filter(text, execution_cases._FIELDS)
+                    100, "create_time", descending=False, filter=parse_filter(text, execution_cases.EXECUTION_FIELDS)
                 )
                 found, _ = await stores.store.list_executions(None, page)
                 assert {names[each.uid] for each in found} == expected, text
@@ -646,7 +646,7 @@ def test_a_watch_sees_what_is_open_and_what_ended_since(database_url: str) -> No
             names = {uid: name for name, uid in uids.items()}
 
             async def told_open(job_id: str | None = None, text: str = "", **more: Any) -> set[str]:
-                filter_ = parse_filter(text, execution_cases._FIELDS)
+                filter_ = parse_filter(text, execution_cases.EXECUTION_FIELDS)
                 asked = {"after": None, "limit": 100, **more}
                 found, moment = await stores.store.read_open(job_id, filter_, with_payload=False, **asked)
                 assert moment == stores.clock.now()

@@ -21,7 +21,7 @@ from scheduling.operations import executions as execution_cases
 from scheduling.operations import jobs as job_cases
 from scheduling.operations.drafts import ListQuery
 from scheduling.operations.ports import PageRequest
-from scheduling.storage import breaking, jobs, releasing, status
+from scheduling.storage import gating, jobs, releasing, status
 from tests.support.builders import SEND, new_job, once
 from tests.support.clock import START
 from tests.support.run import run
@@ -81,7 +81,7 @@ async def rows_read(stores: Stores, statement: str, parameters: dict[str, Any] |
 
 
 def page_sql(order: str, filter_: str = "") -> str:
-    page = PageRequest(50, order, descending=True, filter=parse_filter(filter_, job_cases._FIELDS))
+    page = PageRequest(50, order, descending=True, filter=parse_filter(filter_, job_cases.JOB_FIELDS))
     dialect: Any = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library left it untyped
     select: sa.Select[Any] = jobs.select_page(page)
     return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
@@ -132,7 +132,7 @@ def test_release_reads_little_of_what_is_held_and_nothing_of_a_plain_backlog(dat
                 "ready_time, expire_time, claim_token) SELECT gen_random_uuid(), uid, 'MANUAL', 't', 'HIGH', 'o', "
                 "'RUNNING', now(), now(), now(), now(), gen_random_uuid() FROM jobs"
             )
-            bounds: dict[str, Any] = {"queue": "HIGH", "until": NOW, "shut": [], "probes": [], "room": 1000}
+            bounds: dict[str, Any] = {"queue": "HIGH", "until": NOW, "probes": [], "room": 1000}
             walk = {"queue": "HIGH", "after": UUID(int=0), "count": 1000}
             assert await rows_read(stores, releasing._BUFFERED, walk) <= 100
             owners = [row["job_uid"] for row in await stores.query("SELECT DISTINCT job_uid FROM executions")]
@@ -142,8 +142,10 @@ def test_release_reads_little_of_what_is_held_and_nothing_of_a_plain_backlog(dat
             await stores.query("UPDATE executions SET held_by = NULL, overlap = NULL")
             await stores.query("VACUUM ANALYZE executions")
             assert await rows_read(stores, releasing._GATED, bounds) == 0
-            shut = {**bounds, "services": ["media.MediaService"]}
-            assert await rows_read(stores, breaking._HOLD, shut) <= breaking.HEAD
+            # Nor does what may run read anything of what may not.
+            parameters = {"lanes": [], "caps": [], "untils": [], "limit": 10, "exempt": "", "now": NOW, **bounds}
+            assert await rows_read(stores, gating.RELEASE_PLAIN, parameters) == 0
+            assert await rows_read(stores, gating._LANES, {"until": NOW}) <= 10
 
     run(scenario())
 
@@ -178,10 +180,10 @@ def test_every_job_with_something_held_gets_its_turn_however_many_there_are(
     run(scenario())
 
 
-def test_what_is_due_for_a_service_that_is_shut_is_held_when_it_comes_to_the_head(
+def test_what_is_due_for_a_service_that_is_shut_is_held_in_pieces_and_in_nobodys_way(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(breaking, "_HOLD", breaking._HOLD.replace(str(breaking.HEAD), "10"))
+    monkeypatch.setattr(gating, "HOLD_PIECE", 2)
 
     async def scenario() -> None:
         async with open_stores(database_url, batch=4) as stores:

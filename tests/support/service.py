@@ -312,7 +312,7 @@ class Service:
 
     def count(self) -> dict[str, int]:
         """How many rows the tables have that callers' requests write to."""
-        tables = ("jobs", "schedules", "executions", "execution_history", "request_ids", "owner_days")
+        tables = ("jobs", "schedules", "executions", "execution_history", "request_ids", "owner_days", "operations")
         ((*counts,),) = self.query(f"SELECT {', '.join(f'(SELECT count(*) FROM {table})' for table in tables)}")
         return dict(zip(tables, counts, strict=True))
 

@@ -15,8 +15,10 @@ from scheduling.domain.execution import Attempt, Claim, Execution, Outcome, appe
 from scheduling.domain.ids import uuid7
 from scheduling.domain.job import Job, NewJob
 from scheduling.domain.lifecycle import State
+from scheduling.domain.limits import GateLimits
 from scheduling.domain.target import Queue
 from scheduling.storage.advancing import Advanced, AdvancingStore
+from scheduling.storage.controls import ControlStore
 from scheduling.storage.database import Database
 from scheduling.storage.delivering import DeliveryStore
 from scheduling.storage.leading import LeadingStore, WorkerIdentity
@@ -44,6 +46,7 @@ class Stores:
         exempt_owner: str = "",
         queue_depth: int = 10_000,
         batch: int = 2000,
+        limits: GateLimits | None = None,
         size: int = 10,
         real_now: bool = False,
     ) -> None:
@@ -52,7 +55,10 @@ class Stores:
         self.database = Database(url, application="tests", size=size, now=None if real_now else clock.now)
         self.store = PostgresStore(self.database, owner_daily_jobs=owner_daily_jobs, exempt_owner=exempt_owner)
         self.advancing = AdvancingStore(self.database)
-        self.releasing = ReleasingStore(self.database, queue_depth=queue_depth, batch=batch)
+        self.releasing = ReleasingStore(
+            self.database, limits=limits or GateLimits(owner_running=1_000_000), queue_depth=queue_depth, batch=batch
+        )
+        self.controls = ControlStore(self.database)
         self.delivering = DeliveryStore(self.database)
         self.leading = LeadingStore(self.database, clock.monotonic)
         self.term = 0

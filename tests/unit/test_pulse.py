@@ -33,6 +33,7 @@ class Seen:
     now: datetime
     next_ready: datetime | None = None
     held: bool = False
+    held_by_owner: bool = False
     next_advance: datetime | None = None
 
 

@@ -25,12 +25,13 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whispr.scheduling.v1 import target_pb2 as whispr_dot_scheduling_dot_v1_dot_target__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-whispr/scheduling/v1/operations_service.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!whispr/scheduling/v1/target.proto\"\x12\n\x10GetStatusRequest\"\x92\x03\n\x06Status\x12-\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x13\n\x0bleader_term\x18\x05 \x01(\x03\x12-\n\x07workers\x18\x06 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Worker\x12\x16\n\x0e\x64\x65graded_modes\x18\x07 \x03(\t\x12\x11\n\tjob_count\x18\x08 \x01(\x03\x12\x33\n\x0flast_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_due_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11time_zone_version\x18\x0b \x01(\t\x12\x17\n\x0fschema_revision\x18\x0c \x01(\t\x12\x18\n\x10\x64\x61tabase_version\x18\r \x01(\t\"\xdb\x01\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12+\n\x06queues\x18\x04 \x03(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrunning_count\x18\x07 \x01(\x05\"\x13\n\x11ListQueuesRequest\"G\n\x12ListQueuesResponse\x12\x31\n\x06queues\x18\x01 \x03(\x0b\x32!.whispr.scheduling.v1.QueueStatus\"\xde\x01\n\x0bQueueStatus\x12*\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12\x15\n\rwaiting_count\x18\x02 \x01(\x03\x12\x14\n\x0cqueued_count\x18\x03 \x01(\x03\x12\x15\n\rrunning_count\x18\x04 \x01(\x03\x12\x16\n\x0eretrying_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_waiting\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"V\n\x12ListTargetsRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\"]\n\x13ListTargetsResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe8\x02\n\x11OperationsService\x12\x65\n\tGetStatus\x12&.whispr.scheduling.v1.GetStatusRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12s\n\nListQueues\x12\'.whispr.scheduling.v1.ListQueuesRequest\x1a(.whispr.scheduling.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12w\n\x0bListTargets\x12(.whispr.scheduling.v1.ListTargetsRequest\x1a).whispr.scheduling.v1.ListTargetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/targetsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-whispr/scheduling/v1/operations_service.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!whispr/scheduling/v1/target.proto\"\x12\n\x10GetStatusRequest\"\xc7\x03\n\x06Status\x12-\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x13\n\x0bleader_term\x18\x05 \x01(\x03\x12-\n\x07workers\x18\x06 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Worker\x12\x16\n\x0e\x64\x65graded_modes\x18\x07 \x03(\t\x12\x11\n\tjob_count\x18\x08 \x01(\x03\x12\x33\n\x0flast_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_due_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11time_zone_version\x18\x0b \x01(\t\x12\x17\n\x0fschema_revision\x18\x0c \x01(\t\x12\x18\n\x10\x64\x61tabase_version\x18\r \x01(\t\x12\x33\n\x06pauses\x18\x0e \x03(\x0b\x32#.whispr.scheduling.v1.OperatorPause\"\xdb\x01\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12+\n\x06queues\x18\x04 \x03(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrunning_count\x18\x07 \x01(\x05\"\x13\n\x11ListQueuesRequest\"G\n\x12ListQueuesResponse\x12\x31\n\x06queues\x18\x01 \x03(\x0b\x32!.whispr.scheduling.v1.QueueStatus\"\x92\x02\n\x0bQueueStatus\x12*\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12\x15\n\rwaiting_count\x18\x02 \x01(\x03\x12\x14\n\x0cqueued_count\x18\x03 \x01(\x03\x12\x15\n\rrunning_count\x18\x04 \x01(\x03\x12\x16\n\x0eretrying_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_waiting\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x05pause\x18\x08 \x01(\x0b\x32#.whispr.scheduling.v1.OperatorPause\"V\n\x12ListTargetsRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\"]\n\x13ListTargetsResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x11PauseQueueRequest\x12:\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\x04note\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"P\n\x12ResumeQueueRequest\x12:\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\"i\n\x12PauseTargetRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xfa\x41\x1a\n\x18scheduling.whispr/Target\xbaH\x05r\x03\x18\xf4\x03\x12\x1a\n\x04note\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"D\n\x13PauseTargetResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\"N\n\x13ResumeTargetRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xfa\x41\x1a\n\x18scheduling.whispr/Target\xbaH\x05r\x03\x18\xf4\x03\"E\n\x14ResumeTargetResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\"1\n\x13PauseServiceRequest\x12\x1a\n\x04note\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"\x16\n\x14ResumeServiceRequest2\xf5\x08\n\x11OperationsService\x12\x65\n\tGetStatus\x12&.whispr.scheduling.v1.GetStatusRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12s\n\nListQueues\x12\'.whispr.scheduling.v1.ListQueuesRequest\x1a(.whispr.scheduling.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12w\n\x0bListTargets\x12(.whispr.scheduling.v1.ListTargetsRequest\x1a).whispr.scheduling.v1.ListTargetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/targets\x12}\n\nPauseQueue\x12\'.whispr.scheduling.v1.PauseQueueRequest\x1a!.whispr.scheduling.v1.QueueStatus\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:pause:\x01*\x12\x80\x01\n\x0bResumeQueue\x12(.whispr.scheduling.v1.ResumeQueueRequest\x1a!.whispr.scheduling.v1.QueueStatus\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/queues/{queue}:resume:\x01*\x12\x89\x01\n\x0bPauseTarget\x12(.whispr.scheduling.v1.PauseTargetRequest\x1a).whispr.scheduling.v1.PauseTargetResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=targets/*}:pause:\x01*\x12\x8d\x01\n\x0cResumeTarget\x12).whispr.scheduling.v1.ResumeTargetRequest\x1a*.whispr.scheduling.v1.ResumeTargetResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=targets/*}:resume:\x01*\x12t\n\x0cPauseService\x12).whispr.scheduling.v1.PauseServiceRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/status:pause:\x01*\x12w\n\rResumeService\x12*.whispr.scheduling.v1.ResumeServiceRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/status:resume:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,28 +42,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTARGETSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
   _globals['_LISTTARGETSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTARGETSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\350\007'
+  _globals['_PAUSEQUEUEREQUEST'].fields_by_name['queue']._loaded_options = None
+  _globals['_PAUSEQUEUEREQUEST'].fields_by_name['queue']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_PAUSEQUEUEREQUEST'].fields_by_name['note']._loaded_options = None
+  _globals['_PAUSEQUEUEREQUEST'].fields_by_name['note']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_RESUMEQUEUEREQUEST'].fields_by_name['queue']._loaded_options = None
+  _globals['_RESUMEQUEUEREQUEST'].fields_by_name['queue']._serialized_options = b'\342A\001\002\272H\007\202\001\004\020\001 \000'
+  _globals['_PAUSETARGETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PAUSETARGETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\032\n\030scheduling.whispr/Target\272H\005r\003\030\364\003'
+  _globals['_PAUSETARGETREQUEST'].fields_by_name['note']._loaded_options = None
+  _globals['_PAUSETARGETREQUEST'].fields_by_name['note']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_RESUMETARGETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_RESUMETARGETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\032\n\030scheduling.whispr/Target\272H\005r\003\030\364\003'
+  _globals['_PAUSESERVICEREQUEST'].fields_by_name['note']._loaded_options = None
+  _globals['_PAUSESERVICEREQUEST'].fields_by_name['note']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
   _globals['_OPERATIONSSERVICE'].methods_by_name['GetStatus']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/status'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListQueues']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListQueues']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/queues'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListTargets']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListTargets']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/targets'
-  _globals['_GETSTATUSREQUEST']._serialized_start=263
-  _globals['_GETSTATUSREQUEST']._serialized_end=281
-  _globals['_STATUS']._serialized_start=284
-  _globals['_STATUS']._serialized_end=686
-  _globals['_WORKER']._serialized_start=689
-  _globals['_WORKER']._serialized_end=908
-  _globals['_LISTQUEUESREQUEST']._serialized_start=910
-  _globals['_LISTQUEUESREQUEST']._serialized_end=929
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=931
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=1002
-  _globals['_QUEUESTATUS']._serialized_start=1005
-  _globals['_QUEUESTATUS']._serialized_end=1227
-  _globals['_LISTTARGETSREQUEST']._serialized_start=1229
-  _globals['_LISTTARGETSREQUEST']._serialized_end=1315
-  _globals['_LISTTARGETSRESPONSE']._serialized_start=1317
-  _globals['_LISTTARGETSRESPONSE']._serialized_end=1410
-  _globals['_OPERATIONSSERVICE']._serialized_start=1413
-  _globals['_OPERATIONSSERVICE']._serialized_end=1773
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseQueue']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseQueue']._serialized_options = b'\202\323\344\223\002\035\"\030/v1/queues/{queue}:pause:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeQueue']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeQueue']._serialized_options = b'\202\323\344\223\002\036\"\031/v1/queues/{queue}:resume:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseTarget']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseTarget']._serialized_options = b'\202\323\344\223\002\037\"\032/v1/{name=targets/*}:pause:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeTarget']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeTarget']._serialized_options = b'\202\323\344\223\002 \"\033/v1/{name=targets/*}:resume:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseService']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['PauseService']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/status:pause:\001*'
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeService']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeService']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/status:resume:\001*'
+  _globals['_GETSTATUSREQUEST']._serialized_start=290
+  _globals['_GETSTATUSREQUEST']._serialized_end=308
+  _globals['_STATUS']._serialized_start=311
+  _globals['_STATUS']._serialized_end=766
+  _globals['_WORKER']._serialized_start=769
+  _globals['_WORKER']._serialized_end=988
+  _globals['_LISTQUEUESREQUEST']._serialized_start=990
+  _globals['_LISTQUEUESREQUEST']._serialized_end=1009
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=1011
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1082
+  _globals['_QUEUESTATUS']._serialized_start=1085
+  _globals['_QUEUESTATUS']._serialized_end=1359
+  _globals['_LISTTARGETSREQUEST']._serialized_start=1361
+  _globals['_LISTTARGETSREQUEST']._serialized_end=1447
+  _globals['_LISTTARGETSRESPONSE']._serialized_start=1449
+  _globals['_LISTTARGETSRESPONSE']._serialized_end=1542
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=1544
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=1651
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=1653
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=1733
+  _globals['_PAUSETARGETREQUEST']._serialized_start=1735
+  _globals['_PAUSETARGETREQUEST']._serialized_end=1840
+  _globals['_PAUSETARGETRESPONSE']._serialized_start=1842
+  _globals['_PAUSETARGETRESPONSE']._serialized_end=1910
+  _globals['_RESUMETARGETREQUEST']._serialized_start=1912
+  _globals['_RESUMETARGETREQUEST']._serialized_end=1990
+  _globals['_RESUMETARGETRESPONSE']._serialized_start=1992
+  _globals['_RESUMETARGETRESPONSE']._serialized_end=2061
+  _globals['_PAUSESERVICEREQUEST']._serialized_start=2063
+  _globals['_PAUSESERVICEREQUEST']._serialized_end=2112
+  _globals['_RESUMESERVICEREQUEST']._serialized_start=2114
+  _globals['_RESUMESERVICEREQUEST']._serialized_end=2136
+  _globals['_OPERATIONSSERVICE']._serialized_start=2139
+  _globals['_OPERATIONSSERVICE']._serialized_end=3280
 # @@protoc_insertion_point(module_scope)

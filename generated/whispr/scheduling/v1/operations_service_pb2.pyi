@@ -3,6 +3,7 @@ import datetime
 from buf.validate import validate_pb2 as _validate_pb2
 from google.api import annotations_pb2 as _annotations_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
+from google.api import resource_pb2 as _resource_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from whispr.scheduling.v1 import target_pb2 as _target_pb2
@@ -19,7 +20,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("read_time", "version", "environment", "leader", "leader_term", "workers", "degraded_modes", "job_count", "last_start_time", "next_due_time", "time_zone_version", "schema_revision", "database_version")
+    __slots__ = ("read_time", "version", "environment", "leader", "leader_term", "workers", "degraded_modes", "job_count", "last_start_time", "next_due_time", "time_zone_version", "schema_revision", "database_version", "pauses")
     READ_TIME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +34,7 @@ class Status(_message.Message):
     TIME_ZONE_VERSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_REVISION_FIELD_NUMBER: _ClassVar[int]
     DATABASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PAUSES_FIELD_NUMBER: _ClassVar[int]
     read_time: _timestamp_pb2.Timestamp
     version: str
     environment: str
@@ -46,7 +48,8 @@ class Status(_message.Message):
     time_zone_version: str
     schema_revision: str
     database_version: str
-    def __init__(self, read_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., environment: _Optional[str] = ..., leader: _Optional[str] = ..., leader_term: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., degraded_modes: _Optional[_Iterable[str]] = ..., job_count: _Optional[int] = ..., last_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_zone_version: _Optional[str] = ..., schema_revision: _Optional[str] = ..., database_version: _Optional[str] = ...) -> None: ...
+    pauses: _containers.RepeatedCompositeFieldContainer[_target_pb2.OperatorPause]
+    def __init__(self, read_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., environment: _Optional[str] = ..., leader: _Optional[str] = ..., leader_term: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., degraded_modes: _Optional[_Iterable[str]] = ..., job_count: _Optional[int] = ..., last_start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_zone_version: _Optional[str] = ..., schema_revision: _Optional[str] = ..., database_version: _Optional[str] = ..., pauses: _Optional[_Iterable[_Union[_target_pb2.OperatorPause, _Mapping]]] = ...) -> None: ...
 
 class Worker(_message.Message):
     __slots__ = ("worker", "host", "pid", "queues", "start_time", "heartbeat_time", "running_count")
@@ -77,7 +80,7 @@ class ListQueuesResponse(_message.Message):
     def __init__(self, queues: _Optional[_Iterable[_Union[QueueStatus, _Mapping]]] = ...) -> None: ...
 
 class QueueStatus(_message.Message):
-    __slots__ = ("queue", "waiting_count", "queued_count", "running_count", "retrying_count", "failed_count", "oldest_waiting")
+    __slots__ = ("queue", "waiting_count", "queued_count", "running_count", "retrying_count", "failed_count", "oldest_waiting", "pause")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     WAITING_COUNT_FIELD_NUMBER: _ClassVar[int]
     QUEUED_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +88,7 @@ class QueueStatus(_message.Message):
     RETRYING_COUNT_FIELD_NUMBER: _ClassVar[int]
     FAILED_COUNT_FIELD_NUMBER: _ClassVar[int]
     OLDEST_WAITING_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     queue: _target_pb2.Queue
     waiting_count: int
     queued_count: int
@@ -92,7 +96,8 @@ class QueueStatus(_message.Message):
     retrying_count: int
     failed_count: int
     oldest_waiting: _duration_pb2.Duration
-    def __init__(self, queue: _Optional[_Union[_target_pb2.Queue, str]] = ..., waiting_count: _Optional[int] = ..., queued_count: _Optional[int] = ..., running_count: _Optional[int] = ..., retrying_count: _Optional[int] = ..., failed_count: _Optional[int] = ..., oldest_waiting: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    pause: _target_pb2.OperatorPause
+    def __init__(self, queue: _Optional[_Union[_target_pb2.Queue, str]] = ..., waiting_count: _Optional[int] = ..., queued_count: _Optional[int] = ..., running_count: _Optional[int] = ..., retrying_count: _Optional[int] = ..., failed_count: _Optional[int] = ..., oldest_waiting: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pause: _Optional[_Union[_target_pb2.OperatorPause, _Mapping]] = ...) -> None: ...
 
 class ListTargetsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -109,3 +114,53 @@ class ListTargetsResponse(_message.Message):
     targets: _containers.RepeatedCompositeFieldContainer[_target_pb2.Target]
     next_page_token: str
     def __init__(self, targets: _Optional[_Iterable[_Union[_target_pb2.Target, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class PauseQueueRequest(_message.Message):
+    __slots__ = ("queue", "note")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    queue: _target_pb2.Queue
+    note: str
+    def __init__(self, queue: _Optional[_Union[_target_pb2.Queue, str]] = ..., note: _Optional[str] = ...) -> None: ...
+
+class ResumeQueueRequest(_message.Message):
+    __slots__ = ("queue",)
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    queue: _target_pb2.Queue
+    def __init__(self, queue: _Optional[_Union[_target_pb2.Queue, str]] = ...) -> None: ...
+
+class PauseTargetRequest(_message.Message):
+    __slots__ = ("name", "note")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    note: str
+    def __init__(self, name: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
+
+class PauseTargetResponse(_message.Message):
+    __slots__ = ("targets",)
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    targets: _containers.RepeatedCompositeFieldContainer[_target_pb2.Target]
+    def __init__(self, targets: _Optional[_Iterable[_Union[_target_pb2.Target, _Mapping]]] = ...) -> None: ...
+
+class ResumeTargetRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ResumeTargetResponse(_message.Message):
+    __slots__ = ("targets",)
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    targets: _containers.RepeatedCompositeFieldContainer[_target_pb2.Target]
+    def __init__(self, targets: _Optional[_Iterable[_Union[_target_pb2.Target, _Mapping]]] = ...) -> None: ...
+
+class PauseServiceRequest(_message.Message):
+    __slots__ = ("note",)
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    note: str
+    def __init__(self, note: _Optional[str] = ...) -> None: ...
+
+class ResumeServiceRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

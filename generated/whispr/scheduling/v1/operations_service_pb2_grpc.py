@@ -50,6 +50,36 @@ class OperationsServiceStub:
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListTargetsRequest.SerializeToString,
                 response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListTargetsResponse.FromString,
                 _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/whispr.scheduling.v1.OperationsService/PauseQueue',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.QueueStatus.FromString,
+                _registered_method=True)
+        self.ResumeQueue = channel.unary_unary(
+                '/whispr.scheduling.v1.OperationsService/ResumeQueue',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeQueueRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.QueueStatus.FromString,
+                _registered_method=True)
+        self.PauseTarget = channel.unary_unary(
+                '/whispr.scheduling.v1.OperationsService/PauseTarget',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseTargetRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseTargetResponse.FromString,
+                _registered_method=True)
+        self.ResumeTarget = channel.unary_unary(
+                '/whispr.scheduling.v1.OperationsService/ResumeTarget',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeTargetRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeTargetResponse.FromString,
+                _registered_method=True)
+        self.PauseService = channel.unary_unary(
+                '/whispr.scheduling.v1.OperationsService/PauseService',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseServiceRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.FromString,
+                _registered_method=True)
+        self.ResumeService = channel.unary_unary(
+                '/whispr.scheduling.v1.OperationsService/ResumeService',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeServiceRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -77,6 +107,51 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseQueue(self, request, context):
+        """Pauses a queue: what comes due in it is held, and what is released and not yet called is given back. Calls under way
+        go on, schedules go on planning. Nothing is skipped, but `max_age` goes on. Again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeQueue(self, request, context):
+        """Resumes a queue: what was held goes on, the oldest first. One that is not paused stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseTarget(self, request, context):
+        """Pauses a target, one method or all methods of a gRPC service, as PauseQueue does a queue. NOT_FOUND if there is no
+        such target.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTarget(self, request, context):
+        """Resumes a target; the name is the one that was paused. A method stays paused while its service is. One that is not
+        paused stays as it is. NOT_FOUND if there is no such target.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseService(self, request, context):
+        """Pauses all delivery, as PauseQueue does that of a queue. Jobs are accepted and planned as before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeService(self, request, context):
+        """Resumes delivery; queues and targets that are paused by themselves stay so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +169,36 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ListTargets,
                     request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListTargetsRequest.FromString,
                     response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListTargetsResponse.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseQueueRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.QueueStatus.SerializeToString,
+            ),
+            'ResumeQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeQueue,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeQueueRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.QueueStatus.SerializeToString,
+            ),
+            'PauseTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTarget,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseTargetRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseTargetResponse.SerializeToString,
+            ),
+            'ResumeTarget': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTarget,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeTargetRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeTargetResponse.SerializeToString,
+            ),
+            'PauseService': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseService,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseServiceRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.SerializeToString,
+            ),
+            'ResumeService': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeService,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeServiceRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +283,168 @@ class OperationsService:
             '/whispr.scheduling.v1.OperationsService/ListTargets',
             whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListTargetsRequest.SerializeToString,
             whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListTargetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.OperationsService/PauseQueue',
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseQueueRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.QueueStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.OperationsService/ResumeQueue',
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeQueueRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.QueueStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTarget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.OperationsService/PauseTarget',
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseTargetRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseTargetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTarget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.OperationsService/ResumeTarget',
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeTargetRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeTargetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.OperationsService/PauseService',
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.PauseServiceRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.OperationsService/ResumeService',
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeServiceRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,6 +7,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from whispr.scheduling.v1 import calendar_pb2 as whispr_dot_scheduling_dot_v1_dot_calendar__pb2
 from whispr.scheduling.v1 import execution_pb2 as whispr_dot_scheduling_dot_v1_dot_execution__pb2
 from whispr.scheduling.v1 import job_pb2 as whispr_dot_scheduling_dot_v1_dot_job__pb2
+from whispr.scheduling.v1 import operation_pb2 as whispr_dot_scheduling_dot_v1_dot_operation__pb2
 from whispr.scheduling.v1 import schedule_pb2 as whispr_dot_scheduling_dot_v1_dot_schedule__pb2
 from whispr.scheduling.v1 import scheduling_service_pb2 as whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2
 
@@ -78,6 +79,16 @@ class SchedulingServiceStub:
                 '/whispr.scheduling.v1.SchedulingService/CancelJob',
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelJobRequest.SerializeToString,
                 response_deserializer=whispr_dot_scheduling_dot_v1_dot_job__pb2.Job.FromString,
+                _registered_method=True)
+        self.BatchCancelJobs = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/BatchCancelJobs',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BatchCancelJobsRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.EraseJobs = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/EraseJobs',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.EraseJobsRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
                 _registered_method=True)
         self.RunJob = channel.unary_unary(
                 '/whispr.scheduling.v1.SchedulingService/RunJob',
@@ -179,6 +190,31 @@ class SchedulingServiceStub:
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelExecutionRequest.SerializeToString,
                 response_deserializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
                 _registered_method=True)
+        self.RetryExecution = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/RetryExecution',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.RetryExecutionRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
+                _registered_method=True)
+        self.BatchRetryExecutions = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/BatchRetryExecutions',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BatchRetryExecutionsRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.GetOperation = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/GetOperation',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetOperationRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
+        self.ListOperations = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/ListOperations',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListOperationsRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListOperationsResponse.FromString,
+                _registered_method=True)
+        self.CancelOperation = channel.unary_unary(
+                '/whispr.scheduling.v1.SchedulingService/CancelOperation',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelOperationRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
+                _registered_method=True)
         self.WatchExecutions = channel.unary_stream(
                 '/whispr.scheduling.v1.SchedulingService/WatchExecutions',
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.WatchExecutionsRequest.SerializeToString,
@@ -232,8 +268,9 @@ class SchedulingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job with its schedules, plans and history. Refused with FAILED_PRECONDITION while an execution is running,
-        and while anything is planned or open unless `force` is set. Its `job_id` may be used again.
+        """Deletes a job with its schedules, backfills, plans and history. Refused with FAILED_PRECONDITION while an execution is
+        running, and while anything is planned or open, a running backfill too, unless `force` is set. Its `job_id` may be
+        used again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,6 +279,23 @@ class SchedulingServiceServicer:
     def CancelJob(self, request, context):
         """Ends a job: from ACTIVE or COMPLETED to CANCELLED. Its schedules end, what is planned or waiting becomes CANCELLED,
         running calls are cancelled within a second and their true outcome is recorded. A CANCELLED job stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchCancelJobs(self, request, context):
+        """Ends all jobs that match, each as CancelJob does, at a bounded rate. The answer comes at once; the operation goes on by
+        itself. Jobs that are CANCELLED already are not counted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EraseJobs(self, request, context):
+        """Erases all that is stored of one owner, or of the jobs with one label, at a bounded rate: ends what waits, asks running
+        calls to stop and waits for their outcome, then removes jobs, schedules, backfills and executions with their requests,
+        responses and error texts, history included. It cannot be undone: what was removed when it is cancelled stays removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -397,6 +451,46 @@ class SchedulingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryExecution(self, request, context):
+        """Tries a dead letter again: from FAILED to PENDING, due at once. It is the same execution: the same uid and so the same
+        `idempotency-key`, the same request once one was sent, and attempt numbers that go on; it gets all attempts of the
+        job's retry policy and its maximum age anew. The overlap policy is not asked again. Any other state answers
+        FAILED_PRECONDITION, and so does a job that is CANCELLED: it was ended with all its future.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchRetryExecutions(self, request, context):
+        """Tries all dead letters again that match, each as RetryExecution does, at a bounded rate. The answer comes at once; the
+        operation goes on by itself. What is not FAILED and what belongs to a CANCELLED job does not match.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOperation(self, request, context):
+        """Gets an operation with its progress.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperations(self, request, context):
+        """Lists the operations, newest first unless ordered otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelOperation(self, request, context):
+        """Ends an operation: from RUNNING to CANCELLED. What it has done stays done, the rest is left alone. One that has ended
+        stays as it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchExecutions(self, request, context):
         """Streams executions as they change: first what is open now, then each change, at least once. Fast changes may be
         told as one. After a break, the last `resume_token` continues where it ended.
@@ -442,6 +536,16 @@ def add_SchedulingServiceServicer_to_server(servicer, server):
                     servicer.CancelJob,
                     request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelJobRequest.FromString,
                     response_serializer=whispr_dot_scheduling_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'BatchCancelJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCancelJobs,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BatchCancelJobsRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'EraseJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseJobs,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.EraseJobsRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.SerializeToString,
             ),
             'RunJob': grpc.unary_unary_rpc_method_handler(
                     servicer.RunJob,
@@ -542,6 +646,31 @@ def add_SchedulingServiceServicer_to_server(servicer, server):
                     servicer.CancelExecution,
                     request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelExecutionRequest.FromString,
                     response_serializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.SerializeToString,
+            ),
+            'RetryExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryExecution,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.RetryExecutionRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.SerializeToString,
+            ),
+            'BatchRetryExecutions': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchRetryExecutions,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BatchRetryExecutionsRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'GetOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOperation,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetOperationRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.SerializeToString,
+            ),
+            'ListOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperations,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListOperationsRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListOperationsResponse.SerializeToString,
+            ),
+            'CancelOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelOperation,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelOperationRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.SerializeToString,
             ),
             'WatchExecutions': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchExecutions,
@@ -743,6 +872,60 @@ class SchedulingService:
             '/whispr.scheduling.v1.SchedulingService/CancelJob',
             whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelJobRequest.SerializeToString,
             whispr_dot_scheduling_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCancelJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/BatchCancelJobs',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BatchCancelJobsRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/EraseJobs',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.EraseJobsRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1283,6 +1466,141 @@ class SchedulingService:
             '/whispr.scheduling.v1.SchedulingService/CancelExecution',
             whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelExecutionRequest.SerializeToString,
             whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/RetryExecution',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.RetryExecutionRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_execution__pb2.Execution.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchRetryExecutions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/BatchRetryExecutions',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.BatchRetryExecutionsRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/GetOperation',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.GetOperationRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/ListOperations',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListOperationsRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.ListOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.SchedulingService/CancelOperation',
+            whispr_dot_scheduling_dot_v1_dot_scheduling__service__pb2.CancelOperationRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operation__pb2.Operation.FromString,
             options,
             channel_credentials,
             insecure,

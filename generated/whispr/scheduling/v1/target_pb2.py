@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whispr/scheduling/v1/target.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n\x0bRetryPolicy\x12&\n\x0cmax_attempts\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x01H\x00\x88\x01\x01\x12J\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x01\xbaH\x0f\xaa\x01\x0c\"\x03\x08\x88\x0e\x32\x05\x10\x80\xc2\xd7/\x12<\n\x12\x62\x61\x63koff_multiplier\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\xf0?H\x01\x88\x01\x01\x12\x46\n\x0bmax_backoff\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x01\xbaH\x0f\xaa\x01\x0c\"\x03\x08\x88\x0e\x32\x05\x10\x80\xc2\xd7/\x12\x41\n\x07max_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01\x12N\n\x11\x61\x66ter_lost_worker\x18\x06 \x01(\x0e\x32%.whispr.scheduling.v1.AfterLostWorkerB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x42\x0f\n\r_max_attemptsB\x15\n\x13_backoff_multiplier\"\xfa\x04\n\x06Target\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06method\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0crequest_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rresponse_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x30\n\x05queue\x18\x05 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x04\xe2\x41\x01\x03\x12=\n\x0cretry_policy\x18\x06 \x01(\x0b\x32!.whispr.scheduling.v1.RetryPolicyB\x04\xe2\x41\x01\x03\x12\x30\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x32\n\tretention\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x64\x65scription\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x46\n\rbreaker_state\x18\n \x01(\x0e\x32).whispr.scheduling.v1.Target.BreakerStateB\x04\xe2\x41\x01\x03\x12=\n\x13\x62reaker_change_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"R\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x43LOSED\x10\x01\x12\x08\n\x04OPEN\x10\x02\x12\r\n\tHALF_OPEN\x10\x03:@\xea\x41=\n\x18scheduling.whispr/Target\x12\x10targets/{target}*\x07targets2\x06target*=\n\x05Queue\x12\x15\n\x11QUEUE_UNSPECIFIED\x10\x00\x12\x08\n\x04HIGH\x10\x01\x12\n\n\x06MEDIUM\x10\x02\x12\x07\n\x03LOW\x10\x03*Z\n\x0f\x41\x66terLostWorker\x12!\n\x1d\x41\x46TER_LOST_WORKER_UNSPECIFIED\x10\x00\x12\r\n\tRETRY_NOW\x10\x01\x12\x15\n\x11WAIT_FOR_DEADLINE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!whispr/scheduling/v1/target.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n\x0bRetryPolicy\x12&\n\x0cmax_attempts\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x01H\x00\x88\x01\x01\x12J\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x01\xbaH\x0f\xaa\x01\x0c\"\x03\x08\x88\x0e\x32\x05\x10\x80\xc2\xd7/\x12<\n\x12\x62\x61\x63koff_multiplier\x18\x03 \x01(\x01\x42\x1b\xe2\x41\x01\x01\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00$@)\x00\x00\x00\x00\x00\x00\xf0?H\x01\x88\x01\x01\x12\x46\n\x0bmax_backoff\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xe2\x41\x01\x01\xbaH\x0f\xaa\x01\x0c\"\x03\x08\x88\x0e\x32\x05\x10\x80\xc2\xd7/\x12\x41\n\x07max_age\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\xe2\x41\x01\x01\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01\x12N\n\x11\x61\x66ter_lost_worker\x18\x06 \x01(\x0e\x32%.whispr.scheduling.v1.AfterLostWorkerB\x0c\xe2\x41\x01\x01\xbaH\x05\x82\x01\x02\x10\x01\x42\x0f\n\r_max_attemptsB\x15\n\x13_backoff_multiplier\"\x86\x01\n\rOperatorPause\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x34\n\npause_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x17\n\tprincipal\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04note\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\"\xe8\x05\n\x06Target\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x06method\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0crequest_type\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rresponse_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x30\n\x05queue\x18\x05 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x04\xe2\x41\x01\x03\x12=\n\x0cretry_policy\x18\x06 \x01(\x0b\x32!.whispr.scheduling.v1.RetryPolicyB\x04\xe2\x41\x01\x03\x12\x30\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x32\n\tretention\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03\x12\x19\n\x0b\x64\x65scription\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x46\n\rbreaker_state\x18\n \x01(\x0e\x32).whispr.scheduling.v1.Target.BreakerStateB\x04\xe2\x41\x01\x03\x12=\n\x13\x62reaker_change_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12 \n\rrunning_limit\x18\x0c \x01(\x05\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x38\n\x05pause\x18\r \x01(\x0b\x32#.whispr.scheduling.v1.OperatorPauseB\x04\xe2\x41\x01\x03\"R\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x43LOSED\x10\x01\x12\x08\n\x04OPEN\x10\x02\x12\r\n\tHALF_OPEN\x10\x03:@\xea\x41=\n\x18scheduling.whispr/Target\x12\x10targets/{target}*\x07targets2\x06targetB\x10\n\x0e_running_limit*=\n\x05Queue\x12\x15\n\x11QUEUE_UNSPECIFIED\x10\x00\x12\x08\n\x04HIGH\x10\x01\x12\n\n\x06MEDIUM\x10\x02\x12\x07\n\x03LOW\x10\x03*Z\n\x0f\x41\x66terLostWorker\x12!\n\x1d\x41\x46TER_LOST_WORKER_UNSPECIFIED\x10\x00\x12\r\n\tRETRY_NOW\x10\x01\x12\x15\n\x11WAIT_FOR_DEADLINE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYPOLICY'].fields_by_name['max_age']._serialized_options = b'\342A\001\001\272H\016\252\001\013\"\005\010\200\232\236\0012\002\010\001'
   _globals['_RETRYPOLICY'].fields_by_name['after_lost_worker']._loaded_options = None
   _globals['_RETRYPOLICY'].fields_by_name['after_lost_worker']._serialized_options = b'\342A\001\001\272H\005\202\001\002\020\001'
+  _globals['_OPERATORPAUSE'].fields_by_name['name']._loaded_options = None
+  _globals['_OPERATORPAUSE'].fields_by_name['name']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATORPAUSE'].fields_by_name['pause_time']._loaded_options = None
+  _globals['_OPERATORPAUSE'].fields_by_name['pause_time']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATORPAUSE'].fields_by_name['principal']._loaded_options = None
+  _globals['_OPERATORPAUSE'].fields_by_name['principal']._serialized_options = b'\342A\001\003'
+  _globals['_OPERATORPAUSE'].fields_by_name['note']._loaded_options = None
+  _globals['_OPERATORPAUSE'].fields_by_name['note']._serialized_options = b'\342A\001\003'
   _globals['_TARGET'].fields_by_name['name']._loaded_options = None
   _globals['_TARGET'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_TARGET'].fields_by_name['method']._loaded_options = None
@@ -70,16 +78,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TARGET'].fields_by_name['breaker_state']._serialized_options = b'\342A\001\003'
   _globals['_TARGET'].fields_by_name['breaker_change_time']._loaded_options = None
   _globals['_TARGET'].fields_by_name['breaker_change_time']._serialized_options = b'\342A\001\003'
+  _globals['_TARGET'].fields_by_name['running_limit']._loaded_options = None
+  _globals['_TARGET'].fields_by_name['running_limit']._serialized_options = b'\342A\001\003'
+  _globals['_TARGET'].fields_by_name['pause']._loaded_options = None
+  _globals['_TARGET'].fields_by_name['pause']._serialized_options = b'\342A\001\003'
   _globals['_TARGET']._loaded_options = None
   _globals['_TARGET']._serialized_options = b'\352A=\n\030scheduling.whispr/Target\022\020targets/{target}*\007targets2\006target'
-  _globals['_QUEUE']._serialized_start=1303
-  _globals['_QUEUE']._serialized_end=1364
-  _globals['_AFTERLOSTWORKER']._serialized_start=1366
-  _globals['_AFTERLOSTWORKER']._serialized_end=1456
+  _globals['_QUEUE']._serialized_start=1550
+  _globals['_QUEUE']._serialized_end=1611
+  _globals['_AFTERLOSTWORKER']._serialized_start=1613
+  _globals['_AFTERLOSTWORKER']._serialized_end=1703
   _globals['_RETRYPOLICY']._serialized_start=214
   _globals['_RETRYPOLICY']._serialized_end=664
-  _globals['_TARGET']._serialized_start=667
-  _globals['_TARGET']._serialized_end=1301
-  _globals['_TARGET_BREAKERSTATE']._serialized_start=1153
-  _globals['_TARGET_BREAKERSTATE']._serialized_end=1235
+  _globals['_OPERATORPAUSE']._serialized_start=667
+  _globals['_OPERATORPAUSE']._serialized_end=801
+  _globals['_TARGET']._serialized_start=804
+  _globals['_TARGET']._serialized_end=1548
+  _globals['_TARGET_BREAKERSTATE']._serialized_start=1382
+  _globals['_TARGET_BREAKERSTATE']._serialized_end=1464
 # @@protoc_insertion_point(module_scope)

@@ -49,8 +49,20 @@ class RetryPolicy(_message.Message):
     after_lost_worker: AfterLostWorker
     def __init__(self, max_attempts: _Optional[int] = ..., initial_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., backoff_multiplier: _Optional[float] = ..., max_backoff: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., after_lost_worker: _Optional[_Union[AfterLostWorker, str]] = ...) -> None: ...
 
+class OperatorPause(_message.Message):
+    __slots__ = ("name", "pause_time", "principal", "note")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pause_time: _timestamp_pb2.Timestamp
+    principal: str
+    note: str
+    def __init__(self, name: _Optional[str] = ..., pause_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., principal: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
+
 class Target(_message.Message):
-    __slots__ = ("name", "method", "request_type", "response_type", "queue", "retry_policy", "timeout", "retention", "description", "breaker_state", "breaker_change_time")
+    __slots__ = ("name", "method", "request_type", "response_type", "queue", "retry_policy", "timeout", "retention", "description", "breaker_state", "breaker_change_time", "running_limit", "pause")
     class BreakerState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         BREAKER_STATE_UNSPECIFIED: _ClassVar[Target.BreakerState]
@@ -72,6 +84,8 @@ class Target(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     BREAKER_STATE_FIELD_NUMBER: _ClassVar[int]
     BREAKER_CHANGE_TIME_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_FIELD_NUMBER: _ClassVar[int]
     name: str
     method: str
     request_type: str
@@ -83,4 +97,6 @@ class Target(_message.Message):
     description: str
     breaker_state: Target.BreakerState
     breaker_change_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., method: _Optional[str] = ..., request_type: _Optional[str] = ..., response_type: _Optional[str] = ..., queue: _Optional[_Union[Queue, str]] = ..., retry_policy: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., description: _Optional[str] = ..., breaker_state: _Optional[_Union[Target.BreakerState, str]] = ..., breaker_change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    running_limit: int
+    pause: OperatorPause
+    def __init__(self, name: _Optional[str] = ..., method: _Optional[str] = ..., request_type: _Optional[str] = ..., response_type: _Optional[str] = ..., queue: _Optional[_Union[Queue, str]] = ..., retry_policy: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., retention: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., description: _Optional[str] = ..., breaker_state: _Optional[_Union[Target.BreakerState, str]] = ..., breaker_change_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., running_limit: _Optional[int] = ..., pause: _Optional[_Union[OperatorPause, _Mapping]] = ...) -> None: ...
