@@ -170,7 +170,7 @@ class PruningStore:
         return row[2], (row[0], row[1])
 
     async def prune_oddments(self, term: int, keep: timedelta) -> int:
-        """Deletes a piece of the counts of past days, and of the backfills and operations that ended `keep` ago; returns
+        """Deletes a piece of the counts of past days, and of backfills and operations that ended `keep` ago; returns
         how many rows.
         """
         gone = 0
