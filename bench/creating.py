@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import click
 import grpc.aio
@@ -39,14 +39,8 @@ def _requests(kind: str, count: int) -> list[Message]:
         return [Empty() for _ in range(count)]
     if kind == "create":
         return [load.request(n, due + timedelta(milliseconds=n), "single") for n in range(count)]
-    return [
-        scheduling_service_pb2.BatchCreateJobsRequest(
-            requests=[
-                load.request(n, due + timedelta(milliseconds=n), "batch") for n in range(first, first + load.BATCH)
-            ]
-        )
-        for first in range(0, count * load.BATCH, load.BATCH)
-    ]
+    members = (load.request(n, due + timedelta(milliseconds=n), "batch") for n in range(count * load.BATCH))
+    return [scheduling_service_pb2.BatchCreateJobsRequest(requests=islice(members, load.BATCH)) for _ in range(count)]
 
 
 async def calls(address: str, kind: str, count: int, concurrency: int) -> dict[str, float]:
@@ -77,8 +71,7 @@ def measure(address: str, kind: str, count: int, concurrency: int) -> dict[str, 
         *(sys.executable, "-m", "bench.creating", address, kind),
         *("--calls", str(count), "--concurrency", str(concurrency)),
     ]
-    # The address is all that it needs: its environment is that of whoever asked, the repository as its folder.
-    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=os.getcwd()).stdout
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, float] = json.loads(answer)
     return found
 

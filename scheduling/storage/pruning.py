@@ -79,8 +79,8 @@ dropped AS (DELETE FROM executions e USING old WHERE e.uid = old.uid RETURNING e
 SELECT job_uid FROM dropped
 """
 
-# An answer names jobs, schedules, executions, backfills or operations. What is not there any more is noticed first, and goes a day
-# after that.
+# An answer names jobs, schedules, executions, backfills or operations. What is not there any more is noticed first,
+# and goes a day after that.
 _REQUEST_IDS = f"""
 WITH page AS MATERIALIZED (
     SELECT principal, request_id, answer, gone_time, create_time FROM request_ids
@@ -170,7 +170,9 @@ class PruningStore:
         return row[2], (row[0], row[1])
 
     async def prune_oddments(self, term: int, keep: timedelta) -> int:
-        """Deletes a piece of the counts of past days and of backfills and operations that ended `keep` ago; returns how many rows."""
+        """Deletes a piece of the counts of past days, and of backfills and operations that ended `keep` ago; returns
+        how many rows.
+        """
         gone = 0
         for statement in _ODDMENTS:
             async with self._database.maintain() as connection:
