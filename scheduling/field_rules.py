@@ -43,7 +43,7 @@ def surely_sound(message: Message) -> bool:
 @cache
 def _validator() -> protovalidate.Validator:
     """One for the process: it compiles the rules of a type when it first sees one."""
-    import protovalidate  # dear, and only needed once a request is not cleared at a look
+    import protovalidate  # noqa: PLC0415 - dear, and only needed once a request is not cleared at a look
 
     return protovalidate.Validator()
 

@@ -99,6 +99,21 @@ class Access:
             self.principals = frozenset({principal}.union(*named))
 
     @property
+    def principals_in_bulk(self) -> frozenset[str] | None:
+        """Whose jobs one call may reach without a look at each; None when everybody's.
+
+        Calls of targets brought about in bulk are not held against targets and owners one by one: but for one's own
+        jobs, which were granted when they were made, a single grant has to allow all of them.
+        """
+        if not self._calls:
+            return self.principals
+        every = {"*", f"{IDENTITY}*"}
+        grants = [each for each in self._grants if "*" in each.targets.patterns and every <= set(each.owners.patterns)]
+        if any(grant.jobs is None for grant in grants):
+            return None
+        return frozenset({self.principal}.union(*(grant.jobs for grant in grants if grant.jobs is not None)))
+
+    @property
     def sees_all(self) -> bool:
         """Whether everybody's jobs may be seen, so that what is missing may be called missing."""
         return self.principals is None

@@ -62,7 +62,8 @@ async def batch_retry_executions(
         parent=f"jobs/{job_id or '-'}",
         job_uid=job_uid,
         filter=filter_text,
-        principals=_granted(ports),
+        # The one job was checked as any call about it is.
+        principals=_granted(ports) if job_id is None else None,
     )
     return await _start(ports, principal, selection, rate, repeat, validate_only=validate_only)
 
@@ -141,7 +142,7 @@ async def cancel_operation(ports: Ports, operation_id: str) -> Operation:
 
 def _granted(ports: Ports) -> tuple[str, ...] | None:
     """Whose jobs the caller may touch; kept with the operation, so that it touches no others later on."""
-    seen = ports.access.principals
+    seen = ports.access.principals_in_bulk
     return None if seen is None else tuple(sorted(seen))
 
 

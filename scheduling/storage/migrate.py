@@ -61,7 +61,7 @@ _REVISION = re.compile(r'^(down_)?revision = "(.+)"$', re.MULTILINE)
 
 
 def _config() -> Config:
-    from alembic.config import Config
+    from alembic.config import Config  # noqa: PLC0415 - dear, and only needed here
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
@@ -83,7 +83,7 @@ def head_revision() -> str:
 
 def migrate(url: str, revision: str = "head") -> None:
     """Upgrades the database at `url`; does nothing when it is there already."""
-    from alembic import command
+    from alembic import command  # noqa: PLC0415 - dear, and only needed here
 
     engine = sa.create_engine(sqlalchemy_url(url), poolclass=sa.NullPool)
     try:

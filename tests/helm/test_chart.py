@@ -18,7 +18,7 @@ from helm.rendering import CHART, documents, render, values_of
 from scheduling import __version__
 from scheduling.domain.target import Queue
 from tests.helm import checks, schemas
-from tests.helm.crds import ROOT, Resource
+from tests.helm.crds import ROOT, definitions, folder
 
 ENVIRONMENTS = ("production", "staging", "development")
 OFF: dict[str, Any] = {"enabled": False}
@@ -129,14 +129,22 @@ def test_what_is_rendered_is_valid_and_agrees(values: dict[str, Any]) -> None:
     assert found == []
 
 
+def test_the_custom_resources_of_the_chart_are_all_defined() -> None:
+    if folder() is None:
+        pytest.skip("no definitions of custom resources: SCHEDULING_TEST_CRDS is not set and there is no shared/crds")
+    custom = [one for one in documents(render(values_of("staging"))) if schemas.is_custom(one)]
+    kinds = {one["kind"] for one in custom if one in definitions()}
+    assert {"DestinationRule", "AuthorizationPolicy", "ScaledObject", "ServiceMonitor", "EnvoyFilter"} <= kinds
+    assert len(kinds) == len({one["kind"] for one in custom})
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_the_chart_passes_helms_own_lint(environment: str) -> None:
     found = helm_python.lint(str(CHART), values_of(environment), strict=True)
     assert found["errors"] == []
 
 
-@pytest.mark.parametrize("kube", ["v1.30.0", "v1.37.0"])
-def test_chart_and_service_have_one_version(kube: str) -> None:
+def test_chart_and_service_have_one_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert chart["version"] == chart["appVersion"] == project == __version__
@@ -239,8 +247,3 @@ def test_an_external_secret_asks_for_both_urls_and_leaves_the_secret_behind() ->
 def test_the_transcoder_knows_the_rest_paths() -> None:
     text = json.dumps(documents(render(values_of("staging"))))
     assert re.search(r'"proto_descriptor_bin": "[A-Za-z0-9+/=]{10000,}"', text)
-
-
-def resources_of_production() -> list[Resource]:
-    """Production, fresh, to be changed."""
-    return documents(render(values_of("production")))

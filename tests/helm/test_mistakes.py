@@ -12,7 +12,7 @@ import pytest
 from helm.rendering import documents, render, values_of
 from tests.helm import checks, schemas
 from tests.helm.checks import changed
-from tests.helm.crds import Resource
+from tests.helm.crds import Resource, folder
 
 Mistake = Callable[[list[Resource]], object]
 
@@ -250,4 +250,7 @@ def test_a_mistake_is_caught(mistake: Mistake, told: str) -> None:
     found = checks.problems(resources)
     fresh = [one for one in resources if one not in production()]
     found += [problem for one in fresh for problem in schemas.problems(one, schemas.VERSIONS[-1])]
-    assert any(told in problem for problem in found), found
+    caught = any(told in problem for problem in found)
+    if not caught and folder() is None and any(schemas.is_custom(one) for one in fresh):
+        pytest.skip("no definitions of custom resources: SCHEDULING_TEST_CRDS is not set and there is no shared/crds")
+    assert caught, found
