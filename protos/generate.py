@@ -23,6 +23,7 @@ from pathlib import Path
 import grpc_tools
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+from google.rpc import error_details_pb2
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,8 +83,13 @@ def generate(target: Path, scratch: Path) -> None:
 
 
 def transcoder_descriptors(descriptors: bytes) -> bytes:
-    """The descriptors with each HTTP path of an annotation below HTTP_PREFIX, for the transcoder in the mesh."""
+    """The descriptors with each HTTP path of an annotation below HTTP_PREFIX, for the transcoder in the mesh.
+
+    The details of errors are among them: an error whose details the transcoder does not know has an empty body.
+    """
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptors)
+    if error_details_pb2.DESCRIPTOR.name not in [file.name for file in files.file]:
+        files.file.add().ParseFromString(error_details_pb2.DESCRIPTOR.serialized_pb)
     for file in files.file:
         for service in file.service:
             for method in service.method:

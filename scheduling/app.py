@@ -57,6 +57,7 @@ from scheduling.storage.leading import LeadingStore, WorkerIdentity
 from scheduling.storage.listening import listen
 from scheduling.storage.maintaining import MaintenanceStore
 from scheduling.storage.migrate import head_revision
+from scheduling.storage.notify import LEADERLESS
 from scheduling.storage.pruning import PruningStore
 from scheduling.storage.releasing import ReleasingStore
 from scheduling.storage.status import StatusStore
@@ -68,6 +69,8 @@ from scheduling.telemetry.serve import MetricsServer
 
 _log = logging.getLogger(__name__)
 
+#: Connections of a worker that only claim and record: three queues claim, one batch is recorded.
+DELIVERY_CONNECTIONS = 4
 _BREAKER_GAUGE = {"CLOSED": BREAKER_CLOSED, "HALF_OPEN": BREAKER_HALF_OPEN, "OPEN": BREAKER_OPEN}
 
 
@@ -106,11 +109,12 @@ def build_targets(settings: Settings) -> TargetTable:
     return TargetTable(sent_retention=settings.message_retention)
 
 
-def _database(settings: Settings, application: str, url: str) -> Database:
+def _database(settings: Settings, application: str, url: str, *, by_key: bool = False) -> Database:
     return Database(
         url,
         application=application,
-        size=settings.database_pool_size,
+        size=DELIVERY_CONNECTIONS if by_key else settings.database_pool_size,
+        by_key=by_key,
         hot_timeout=settings.hot_timeout,
         maintenance_timeout=settings.maintenance_timeout,
     )
@@ -194,7 +198,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         )
         transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
         if transport is not None:
-            stack.push_async_callback(transport.stop)
+            stack.push_async_callback(transport.close)
         time_of_database = DatabaseClock(clock)
         ports = Ports(
             store=PostgresStore(
@@ -324,7 +328,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable
         database = await stack.enter_async_context(
             _database(settings, "whispr-scheduling-worker", settings.database_url)
         )
-        worker = Worker(settings, database, targets, clock)
+        delivering = await stack.enter_async_context(
+            _database(settings, "whispr-scheduling-delivery", settings.database_url, by_key=True)
+        )
+        worker = Worker(settings, database, delivering, targets, clock)
         await _serve_metrics(stack, worker.metrics, settings, worker.refresh)
         await worker.start()
         on_ready(worker.identity.uid)
@@ -347,7 +354,9 @@ class WorkerFailed(Exception):
 class Worker:
     """One worker process: engine, lease, leadership, pulse, scheduler, and the transport between them."""
 
-    def __init__(self, settings: Settings, database: Database, targets: TargetTable, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, delivering: Database, targets: TargetTable, clock: Clock
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self.metrics = _metrics(targets)
@@ -360,7 +369,7 @@ class Worker:
         )
         self._leading = LeadingStore(database, clock.monotonic)
         self._targets = tuple(target.method for target in targets)
-        self._delivering = DeliveryStore(database, self._targets)
+        self._delivering = DeliveryStore(delivering, self._targets)
         self._breaking = BreakerStore(database)
         releasing = ReleasingStore(
             database, limits=gate_limits_of(settings, targets), queue_depth=settings.limit_queue_depth
@@ -382,6 +391,8 @@ class Worker:
                 targets=self._targets,
                 capacity=settings.engine_capacity,
                 claim_lead=settings.claim_lead,
+                claim_ahead=settings.claim_ahead,
+                record_gap=settings.record_gap,
                 sweep_after=settings.sweep_after,
             ),
             observer=EngineObserver(self.metrics),
@@ -443,7 +454,8 @@ class Worker:
             Loop("listener", self._listen, clock),
         ]
         # These two go last at shutdown: as long as calls are under way, others must know that this process lives.
-        self._vital = [Loop("lease", lease.tick, clock), Loop("leadership", self.leadership.tick, clock)]
+        self._leadership_loop = Loop("leadership", self.leadership.tick, clock)
+        self._vital = [Loop("lease", lease.tick, clock), self._leadership_loop]
         self._tasks: list[asyncio.Task[None]] = []
         self._vital_tasks: list[asyncio.Task[None]] = []
         self._refresh_stored = _refresher(
@@ -478,15 +490,22 @@ class Worker:
             raise WorkerFailed(f"{part.get_name()} ended unexpectedly") from error
 
     async def stop(self) -> None:
-        """Stops gently: leadership is handed over, calls may end, outcomes are recorded, the lease is signed off."""
+        """Stops gently: leadership is handed over, what waits goes to others, calls may end, outcomes are recorded, the
+        lease is signed off.
+        """
         log_event(_log, logging.INFO, "worker_stopping", worker=str(self.identity.uid))
         leadership = self._vital_tasks.pop()
         await _end([leadership])
         await self.leadership.resign()
+        if self._transport is not None:
+            await self._transport.stop_listening()
         drained = asyncio.create_task(self.engine.drain(self._settings.worker_drain))
         if self._transport is not None:
-            await self._transport.stop()
+            for queue, items in self.engine.take_waiting().items():
+                await self._transport.send(queue, items)
         await drained
+        if self._transport is not None:
+            await self._transport.close()
         await _end([*self._tasks, *self._vital_tasks])
         try:
             await self._leading.sign_off(self.identity.uid)
@@ -501,7 +520,7 @@ class Worker:
             await self._controls.pause(Scope.SERVICE, "", own_principal(self._settings), "SCHEDULING_ENABLED is false")
             self._is_to_pause = False
         beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
-        self.engine.suspects = await self._breaking.unclean()
+        self.engine.suspect(await self._breaking.unclean())
         queues, targets = self._settings.queues, self._targets
         for queue, uid in (await self._delivering.reserve_crashed(self.identity.uid, queues, targets)).items():
             self.engine.isolate(queue, uid)
@@ -516,7 +535,12 @@ class Worker:
         def set_listening(*, listening: bool) -> None:
             self._pulse.is_listening = listening
 
-        await listen(self._database, self._clock, on_hint=self._pulse_loop.wake, on_change=set_listening)
+        def take_hint(hint: str) -> None:
+            if hint == LEADERLESS:
+                self._leadership_loop.wake()
+            self._pulse_loop.wake()
+
+        await listen(self._database, self._clock, on_hint=take_hint, on_change=set_listening)
         return 0.0
 
     async def refresh(self) -> None:

@@ -173,11 +173,14 @@ class Transport:
         self.is_up = await asyncio.to_thread(ping)
         return self.is_up
 
-    async def stop(self) -> None:
-        """Stops consuming; what was fetched and not handled goes back to Redis."""
+    async def stop_listening(self) -> None:
+        """Stops consuming; what was fetched and not handled goes back to Redis. Sending goes on."""
         worker, self._worker = self._worker, None
         if worker is not None:
             await asyncio.to_thread(worker.stop, 3000)
+
+    async def close(self) -> None:
+        """Closes the connections to Redis."""
         await asyncio.to_thread(self._client.close)
 
 

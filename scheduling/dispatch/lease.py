@@ -19,10 +19,10 @@ from scheduling.telemetry.logs import log_event
 
 _log = logging.getLogger(__name__)
 
-#: The leader's connection must have been unbroken this long before it judges others.
+#: The leader's connection must have been unbroken this long before it judges others, whether it led or not.
 SETTLE_SECONDS = 3.0
 #: How often the leader looks for lost executions.
-REAP_PAUSE = 0.5
+REAP_PAUSE = 0.25
 #: How often a worker asks whether running calls are to be cancelled: within a second of the wish.
 CANCEL_PAUSE = 0.4
 #: What runs longer than its deadline and this is taken back too.
@@ -166,10 +166,13 @@ class Recovery(Protocol):
 
 
 class Leader(Protocol):
-    """Whether this process leads, and under which term."""
+    """Whether this process leads, under which term, and since when its link to PostgreSQL has been sound."""
 
     @property
     def term(self) -> int | None: ...
+
+    @property
+    def sound_since(self) -> float | None: ...
 
 
 class Reaper:
@@ -179,22 +182,19 @@ class Reaper:
         self._leader = leader
         self._recover = recover
         self._clock = clock
-        self._settled_since: float | None = None
+        self._broken_at = float("-inf")
 
     async def tick(self) -> float:
         """One look, if this process leads and its own link to PostgreSQL has been sound for a while."""
-        term = self._leader.term
-        if term is None:
-            self._settled_since = None
+        term, sound_since = self._leader.term, self._leader.sound_since
+        if term is None or sound_since is None:
             return REAP_PAUSE
-        if self._settled_since is None:
-            self._settled_since = self._clock.monotonic()
         try:
             # Until the link has been sound for long enough the look only shows whether it is.
-            is_settled = self._clock.monotonic() - self._settled_since >= SETTLE_SECONDS
+            is_settled = self._clock.monotonic() - max(sound_since, self._broken_at) >= SETTLE_SECONDS
             count = await self._recover(term, OVERTIME, dry_run=not is_settled)
         except StoreUnavailable:
-            self._settled_since = None
+            self._broken_at = self._clock.monotonic()
             raise
         if count:
             log_event(_log, logging.WARNING, "executions_recovered", count=count)

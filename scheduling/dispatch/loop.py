@@ -13,7 +13,7 @@ from scheduling.telemetry.logs import log_event
 _log = logging.getLogger(__name__)
 
 #: Seconds to the next try after an error.
-AFTER_ERROR = 0.5
+AFTER_ERROR = 0.2
 
 
 class Loop:

@@ -29,6 +29,8 @@ RING_PATIENCE = 0.25
 BUSY_PAUSE = 0.05
 #: While executions are held by a gate, the leader looks again after this long; a slot of an owner is free again sooner.
 HELD_PAUSE, OWNER_PAUSE = 0.25, 0.1
+#: Seconds between two renewals, or looks of a standby, after which a process has stood still, or could not tell.
+STOOD_STILL = 3.0
 #: With a listener, the longest time between two looks.
 LISTENING_PAUSE = 1.0
 
@@ -101,6 +103,15 @@ class Leadership:
         self._standby = standby.total_seconds()
         self._term: int | None = None
         self._valid_until = float("-inf")
+        self._sound_since: float | None = None
+        self._last_success = float("-inf")
+
+    @property
+    def sound_since(self) -> float | None:
+        """Since which monotonic second this process has reached PostgreSQL again and again; None when the last try
+        failed. A process that stood still begins anew.
+        """
+        return self._sound_since
 
     @property
     def term(self) -> int | None:
@@ -109,6 +120,18 @@ class Leadership:
 
     async def tick(self) -> float:
         """Renews the term, or takes one if nobody leads."""
+        try:
+            pause = await self._renew_or_acquire()
+        except StoreUnavailable:
+            self._sound_since = None
+            raise
+        now = self._clock.monotonic()
+        if self._sound_since is None or now - self._last_success > STOOD_STILL:
+            self._sound_since = now
+        self._last_success = now
+        return pause
+
+    async def _renew_or_acquire(self) -> float:
         before = self._clock.monotonic()
         if self._term is not None:
             if await self._store.renew(self._holder, self._term, self._ttl):

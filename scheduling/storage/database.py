@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 import sqlalchemy as sa
@@ -30,6 +30,9 @@ from scheduling.storage.binary import Encoded, EncodedDumper
 #: The moment of a statement: the database's clock, or what a test has bound.
 NOW = "coalesce(%(now)s::timestamptz, now())"
 
+#: Seconds between two tries to connect. psycopg's pool would wait one, then two.
+RECONNECT_SECONDS = 0.2
+
 #: The client gives a statement this much longer than the server does before it gives up on the link.
 CLIENT_SLACK = timedelta(seconds=1)
 
@@ -39,12 +42,22 @@ def sqlalchemy_url(url: str) -> sa.URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
+#: For statements that look up a few rows by key in tables of any size: whatever the planner believes of a table that
+#: has just grown or shrunk, no other plan is right, and one plan is made for each connection, not one each time.
+_BY_KEY = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
+
+
 def _server_options(statement: timedelta) -> str:
     millis = int(statement.total_seconds() * 1000)
     return (
         f"-c statement_timeout={millis} -c lock_timeout={millis} -c idle_in_transaction_session_timeout={millis * 2} "
         "-c timezone=UTC -c jit=off"
     )
+
+
+async def _grow_again(pool: AsyncConnectionPool[Any]) -> None:
+    """Goes on trying to connect: whoever waits for a connection has no other way to get one."""
+    await pool.check()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +142,14 @@ def _give_up_stale(context: sa.engine.ExceptionContext) -> None:
 
 
 class _Connection(AsyncConnection[TupleRow]):
-    """A connection that is given up as soon as its statement is cancelled here.
+    """Belongs to a generation of its pool, and is given up as soon as its statement is cancelled here.
 
     psycopg would ask the server to cancel it and wait for the end: ten seconds over a link that hangs, on top of every
     bound of ours. The server ends the statement by its own timeout.
     """
+
+    #: How often its pool had been emptied when it was made.
+    generation = 0
 
     async def _try_cancel(self, *, timeout: float = 5.0) -> None:  # noqa: ARG002 - psycopg's signature
         self.pgconn.finish()
@@ -156,7 +172,9 @@ class Database:
         hot_timeout: timedelta = timedelta(seconds=2),
         maintenance_timeout: timedelta = timedelta(seconds=60),
         now: Callable[[], datetime] | None = None,
+        by_key: bool = False,
     ) -> None:
+        """`by_key` is for hot statements that find all their rows by key: it keeps the planner from anything else."""
         self._url = url
         self._now = now
         self.hot_timeout = hot_timeout
@@ -170,17 +188,24 @@ class Database:
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,
         }
-        self._hot = AsyncConnectionPool[AsyncConnection[TupleRow]](
+        self._generation = 0
+        self._hot = AsyncConnectionPool[_Connection](
             url,
             connection_class=_Connection,
-            kwargs={**link, "autocommit": True, "options": _server_options(hot_timeout), "prepare_threshold": 1},
+            kwargs={
+                **link,
+                "autocommit": True,
+                "options": _server_options(hot_timeout) + (_BY_KEY if by_key else ""),
+                "prepare_threshold": 1,
+            },
             min_size=0 if size < 2 else 1,
             max_size=size,
             timeout=hot_timeout.total_seconds(),
             max_waiting=1000,
             max_idle=60,
-            reconnect_timeout=2,
-            configure=_take_encoded,
+            configure=self._prepare,
+            reconnect_timeout=RECONNECT_SECONDS,
+            reconnect_failed=_grow_again,
             open=False,
             name=application,
         )
@@ -216,6 +241,21 @@ class Database:
                 if is_stale(error):
                     await self._hot.drain()
                 raise
+            finally:
+                if connection.closed:
+                    await self._purge(connection)
+
+    async def _prepare(self, connection: _Connection) -> None:
+        connection.generation = self._generation
+        await _take_encoded(connection)
+
+    async def _purge(self, broken: _Connection) -> None:
+        """Gives all idle connections up when one has broken: the others have most probably too, and each would fail
+        somebody else. Those made since the last time are left alone.
+        """
+        if broken.generation == self._generation:
+            self._generation += 1
+            await self._hot.drain()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[SaConnection]:

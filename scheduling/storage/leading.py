@@ -14,6 +14,7 @@ from scheduling.domain.execution import LostExecution
 from scheduling.domain.target import Queue
 from scheduling.storage.claims import POLICY_COLUMNS, lost_from_row
 from scheduling.storage.database import NOW, Database, read_clock
+from scheduling.storage.notify import CHANNEL, LEADERLESS
 
 _ACQUIRE = f"""
 UPDATE leadership SET term = term + 1, holder = %(holder)s, expire_time = {NOW} + %(ttl)s::interval
@@ -23,8 +24,12 @@ _RENEW = f"""
 UPDATE leadership SET expire_time = {NOW} + %(ttl)s::interval
 WHERE holder = %(holder)s AND term = %(term)s AND expire_time >= {NOW} RETURNING term
 """
-_RESIGN = """
-UPDATE leadership SET holder = NULL, expire_time = '-infinity' WHERE holder = %(holder)s AND term = %(term)s
+_RESIGN = f"""
+WITH resigned AS (
+    UPDATE leadership SET holder = NULL, expire_time = '-infinity' WHERE holder = %(holder)s AND term = %(term)s
+    RETURNING term
+)
+SELECT pg_notify('{CHANNEL}', '{LEADERLESS}') FROM resigned
 """
 #: Guard of the leader's writes: nothing happens under a term that has ended.
 TERM_HOLDS = f"EXISTS (SELECT FROM leadership WHERE term = %(term)s AND expire_time >= {NOW})"
@@ -105,7 +110,7 @@ class LeadingStore:
         return await self._one(_RENEW, {"holder": holder, "term": term, "ttl": ttl}) is not None
 
     async def resign(self, holder: UUID, term: int) -> None:
-        """Ends the term at once, so that a standby need not wait for it to expire."""
+        """Ends the term at once and tells the standbys that listen, so that none need wait for it to expire."""
         await self._one(_RESIGN, {"holder": holder, "term": term})
 
     async def beat(self, worker: WorkerIdentity, ttl: timedelta, last_start: datetime | None) -> Beat:

@@ -26,8 +26,8 @@ class OnChange(Protocol):
     def __call__(self, *, listening: bool) -> None: ...
 
 
-async def listen(database: Database, clock: Clock, *, on_hint: Callable[[], None], on_change: OnChange) -> None:
-    """Calls `on_hint` for each notification, until cancelled. Connects again after a break."""
+async def listen(database: Database, clock: Clock, *, on_hint: Callable[[str], None], on_change: OnChange) -> None:
+    """Calls `on_hint` with what each notification says, until cancelled. Connects again after a break."""
     while True:
         try:
             connection = await database.connect_for_listening()
@@ -37,9 +37,9 @@ async def listen(database: Database, clock: Clock, *, on_hint: Callable[[], None
                 # anybody relies on it; it also covers what came due while nobody was listening.
                 async with database.hot() as other:
                     await other.execute(f"NOTIFY {CHANNEL}")
-                async for _ in connection.notifies():
+                async for notification in connection.notifies():
                     on_change(listening=True)
-                    on_hint()
+                    on_hint(notification.payload)
             finally:
                 on_change(listening=False)
                 await connection.close()

@@ -6,5 +6,7 @@ from datetime import timedelta
 
 #: The channel of NOTIFY.
 CHANNEL = "whispr_due"
+#: What the notification says when the leader has resigned: others need not wait for their next look.
+LEADERLESS = "leaderless"
 #: Only what is due this soon is worth a hint: a notification costs a lock that all commits share.
 NEAR = timedelta(seconds=2)

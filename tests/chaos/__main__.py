@@ -106,7 +106,9 @@ def _in_a_process(cell: Cell, options: Sequence[str]) -> dict[str, Any] | None:
         file = Path(folder) / "result.json"
         command = [sys.executable, "-m", "tests.chaos", "--cell", cell.name, "--one", str(file), *options]
         seconds = float(options[1])
-        with subprocess.Popen(command, start_new_session=True) as process:
+        # The run starts servers while it speaks gRPC.
+        env = os.environ | {"GRPC_ENABLE_FORK_SUPPORT": "0"}  # noqa: TID251 - handed on
+        with subprocess.Popen(command, env=env, start_new_session=True) as process:
             try:
                 process.wait(seconds + OVERTIME)
             except subprocess.TimeoutExpired:

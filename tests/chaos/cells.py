@@ -86,18 +86,14 @@ async def _roll(stage: Stage, seconds: float) -> Window:
 async def _restart_redis(stage: Stage, seconds: float) -> Window:
     assert stage.valkey is not None
     start = now()
-    await asyncio.to_thread(stage.valkey.stop)
-    await asyncio.to_thread(stage.valkey.start)
-    stage.notes["redis_down_seconds"] = round(now() - start, 1)
+    stage.notes["redis_down_seconds"] = await stage.restart(stage.valkey)
     return Window(start, now())
 
 
 async def _redis_down(stage: Stage, seconds: float) -> Window:
     assert stage.valkey is not None
     start = now()
-    await asyncio.to_thread(stage.valkey.stop)
-    await pause(seconds)
-    await asyncio.to_thread(stage.valkey.start)
+    stage.notes["redis_down_seconds"] = await stage.restart(stage.valkey, seconds)
     return Window(start, now())
 
 
@@ -113,9 +109,7 @@ async def _redis_slow(stage: Stage, seconds: float) -> Window:
 async def _restart_postgres(stage: Stage, seconds: float) -> Window:
     assert stage.postgres is not None
     start = now()
-    await asyncio.to_thread(stage.postgres.stop)
-    await asyncio.to_thread(stage.postgres.start)
-    stage.notes["postgres_down_seconds"] = round(now() - start, 1)
+    stage.notes["postgres_down_seconds"] = await stage.restart(stage.postgres)
     return Window(start, now())
 
 

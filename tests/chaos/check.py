@@ -212,7 +212,7 @@ def _measure(evidence: Evidence, calls: Mapping[str, Sequence[Call]], findings: 
     normal_from, recovered = _recovery(starts, start, end)
     again = [after for _, after in _reruns(evidence, calls)]
     recovered = max([recovered, *again])
-    before = [received - wanted for wanted, received in starts if wanted < start]
+    before = [received - wanted for wanted, received in starts if wanted < start - PROMPT]
     calm = max(normal_from, recovered)
     during = [received - wanted for wanted, received in starts if start <= wanted < calm]
     after = [received - wanted for wanted, received in starts if wanted >= calm]

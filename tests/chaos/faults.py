@@ -34,7 +34,9 @@ class Kind:
 KINDS = (
     Kind("create", r"INSERT INTO request_ids .*INSERT INTO owner_days .*INSERT INTO executions", "owner_days"),
     Kind("advance", r"FROM schedules s\s+WHERE s.evaluated_until .* FOR UPDATE OF s SKIP LOCKED", "schedules"),
-    Kind("release", r"WITH due AS \(.*NOT recurring AND overlap IS NULL.*SET state = CASE", "executions"),
+    Kind(
+        "release", r"WITH waiting AS \(.*FOR UPDATE SKIP LOCKED.*SET state = 'FAILED', reason = 'EXPIRED'", "executions"
+    ),
     Kind("claim", r"WITH mine AS \(.*JOIN executions e .*SET state = 'RUNNING', claim_token", "executions"),
     Kind("sweep", r"WITH overdue AS \(.*SET state = 'RUNNING', claim_token", "executions"),
     Kind("record", r"WITH i AS MATERIALIZED .*DELETE FROM executions", "executions"),

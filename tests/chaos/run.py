@@ -82,6 +82,8 @@ async def run(
         findings = await asyncio.to_thread(check, evidence)
         told("everything is checked")
         without_leader = leading.longest_gap(window.start)
+        if stage.leader_lost is not None:
+            without_leader = max(without_leader, leading.next_term(stage.leader_lost) - stage.leader_lost)
     asked = load.asked
     findings.add("refused", asked.refused)
     result = {
@@ -166,6 +168,7 @@ class _Leading:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._gaps: list[tuple[float, float]] = []
+        self._terms: dict[int, float] = {}
 
     async def watch(self) -> None:
         """Looks until cancelled."""
@@ -177,7 +180,13 @@ class _Leading:
             elif lost is not None:
                 self._gaps.append((lost, now()))
                 lost = None
+            if leader is not None:
+                self._terms.setdefault(leader[1], now())
             await pause(0.05)
+
+    def next_term(self, after: float) -> float:
+        """When the first term after that moment began; never, when none has."""
+        return min((began for began in self._terms.values() if began > after), default=float("inf"))
 
     def longest_gap(self, since: float) -> float:
         """The longest time without a leader after a moment, in seconds."""

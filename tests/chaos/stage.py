@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from scheduling.embedded import EmbeddedPostgres, EmbeddedValkey
+from scheduling.embedded.server import EmbeddedServer
 from scheduling.settings import PREFIX
 from scheduling.storage.migrate import migrate
 from tests.support.processes import Process, environment, sibling_settings
@@ -61,7 +62,9 @@ class Cut:
 
 @dataclass(slots=True)
 class Stage:
-    """What runs. `cuts` are the kills and halts so far, `notes` what else there is to tell of the run."""
+    """What runs. `cuts` are the kills and halts so far, `leader_lost` is when the leader was killed or halted, `notes`
+    hold what else there is to tell of the run.
+    """
 
     folder: Path
     direct_url: str
@@ -76,6 +79,8 @@ class Stage:
     siblings: list[Process] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
+    led_by: str = ""
+    leader_lost: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     _count: int = 0
     _watch: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
@@ -125,6 +130,8 @@ class Stage:
         """kill -9."""
         process = self.workers.pop(worker)
         self.cuts.append(Cut(now(), now(), "kill"))
+        if self.led_by == worker:
+            self.leader_lost = now()
         await asyncio.to_thread(process.kill)
 
     async def stop_worker(self, worker: str) -> None:
@@ -136,11 +143,21 @@ class Stage:
     async def halt(self, worker: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after so many seconds."""
         pid, start = self.workers[worker].pid, now()
+        if self.led_by == worker:
+            self.leader_lost = start
         os.kill(pid, signal.SIGSTOP)
         await pause(seconds)
         # Noted before it goes on, so that nothing of what it does then lies outside.
         self.cuts.append(Cut(start, now() + 1.0, "halt"))
         os.kill(pid, signal.SIGCONT)
+
+    async def restart(self, server: EmbeddedServer, down: float = 0.0) -> float:
+        """Stops PostgreSQL or Valkey and starts it again after so many seconds; returns for how long it was away."""
+        start = now()
+        await asyncio.to_thread(server.stop)
+        await pause(down)
+        await asyncio.to_thread(server.start)
+        return round(now() - start, 1)
 
     # --- the database, directly ---------------------------------------------------------------------------------------
 
@@ -157,7 +174,9 @@ class Stage:
         """Who leads, and under which term; None while nobody does or nobody can tell."""
         with contextlib.suppress(psycopg.Error, TimeoutError):
             found = await self.query("SELECT holder, term FROM leadership WHERE expire_time >= clock_timestamp()")
-            return (str(found[0][0]), int(found[0][1])) if found else None
+            if found:
+                self.led_by = str(found[0][0])
+                return self.led_by, int(found[0][1])
         return None
 
     async def follower(self) -> str:

@@ -48,7 +48,8 @@ async def listening(url: str, environment: str, *queues: Queue) -> AsyncIterator
     try:
         yield inbox
     finally:
-        await transport.stop()
+        await transport.stop_listening()
+        await transport.close()
 
 
 @asynccontextmanager
@@ -60,7 +61,8 @@ async def sending(url: str, environment: str, clock: FlowingClock | None = None)
     try:
         yield transport
     finally:
-        await transport.stop()
+        await transport.stop_listening()
+        await transport.close()
 
 
 def test_a_ring_arrives_with_its_term(redis_url: str, environment: str) -> None:

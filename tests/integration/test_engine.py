@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduling.delivery.channels import Answer
-from scheduling.delivery.engine import UNSTORABLE
+from scheduling.delivery.outcomes import UNSTORABLE
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
@@ -79,7 +79,7 @@ def test_what_is_handed_over_is_called_at_its_moment_and_recorded(database_url: 
             assert sent["x-scheduling-nominal-time"] == ready.isoformat()
             assert sent["traceparent"].startswith("00-")
             assert (sent["method"], sent["request"], sent["timeout"]) == (SEND, send_request().hex(), "0:00:09")
-            assert worker.engine.tokens == frozenset()
+            assert worker.engine.held == frozenset()
 
     run(scenario())
 
@@ -109,6 +109,42 @@ def test_what_no_message_came_for_is_found_by_the_sweep(database_url: str) -> No
             await worker.witness.until_recorded(10)
             assert sorted(caller.keys) == sorted(map(str, uids))
             assert worker.witness.swept_count == 10
+
+    run(scenario())
+
+
+def test_a_sweep_that_found_more_than_slots_goes_on_at_once(database_url: str) -> None:
+    async def scenario() -> None:
+        clock = FlowingClock()
+        hour = timedelta(hours=1)
+        async with (
+            open_stores(database_url, clock) as stores,
+            EngineProcess(stores, RecordingCaller(), slots=2, sweep_after=hour, ttl=hour * 3) as worker,
+        ):
+            uids = await queued(stores, 9)
+            worker.engine.renew_lease(float("inf"))
+            # One sweep comes due, and no second one.
+            clock.advance(hour + SECOND)
+            await worker.witness.until_recorded(9)
+            assert worker.witness.swept_count == 9
+            assert [await stores.state(uid) for uid in uids] == [State.SUCCEEDED] * 9
+
+    run(scenario())
+
+
+def test_what_waits_for_its_moment_can_be_taken_out_for_others(database_url: str) -> None:
+    async def scenario() -> None:
+        clock = FlowingClock()
+        async with open_stores(database_url, clock) as stores, EngineProcess(stores, RecordingCaller()) as worker:
+            (uid,) = await queued(stores, ahead=MINUTE)
+            ready = clock.now() + MINUTE
+            await worker.hand_over(uid, ready=ready)
+            assert worker.engine.take_waiting() == {Queue.HIGH: [(uid, ready)]}
+            assert worker.engine.take_waiting() == {}
+            assert worker.engine.waiting(Queue.HIGH) == 0
+            # It may come back.
+            await worker.hand_over(uid, ready=ready)
+            assert worker.engine.waiting(Queue.HIGH) == 1
 
     run(scenario())
 
@@ -468,7 +504,7 @@ def test_a_drain_lets_calls_end_and_gives_back_what_has_not_begun(database_url: 
             row = await stores.row(ahead)
             assert (row["state"], row["attempt"]) == ("PENDING", 0)
             assert caller.keys == [str(running)]
-            assert worker.engine.tokens == frozenset()
+            assert worker.engine.held == frozenset()
             # Nothing more is taken.
             await worker.hand_over(ahead)
             assert worker.engine.waiting(Queue.HIGH) == 0

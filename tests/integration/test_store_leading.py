@@ -9,6 +9,7 @@ from uuid import uuid4
 from scheduling.domain.ids import uuid7
 from scheduling.domain.target import Queue
 from scheduling.storage.leading import WorkerIdentity
+from scheduling.storage.notify import CHANNEL, LEADERLESS
 from tests.support.clock import START, ManualClock
 from tests.support.run import run
 from tests.support.stores import open_stores
@@ -45,6 +46,21 @@ def test_a_term_lasts_as_long_as_it_is_renewed_and_grows_with_each_change(databa
             assert await stores.leading.acquire(second, TTL) == 2
             assert not await stores.leading.renew(first, term, TTL)
             assert await stores.leading.renew(second, 2, TTL)
+
+    run(scenario())
+
+
+def test_who_resigns_tells_those_that_listen(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            holder = uuid4()
+            await stores.leading.acquire(holder, TTL)
+            async with await stores.database.connect_for_listening() as connection:
+                await connection.execute(f"LISTEN {CHANNEL}")
+                await stores.leading.resign(uuid4(), 1)
+                await stores.leading.resign(holder, 1)
+                told = [each.payload async for each in connection.notifies(timeout=30, stop_after=1)]
+            assert told == [LEADERLESS]
 
     run(scenario())
 

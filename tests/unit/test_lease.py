@@ -221,10 +221,11 @@ def test_a_wish_to_cancel_reaches_the_running_call() -> None:
 
 
 class Term:
-    """Whether this process leads."""
+    """Whether this process leads, and since when its link has been sound."""
 
     def __init__(self) -> None:
         self.term: int | None = 3
+        self.sound_since: float | None = ManualClock().monotonic()
 
 
 class Recoveries:
@@ -287,16 +288,30 @@ def test_a_break_of_the_link_makes_the_leader_wait_anew() -> None:
     run(scenario())
 
 
-def test_a_new_leader_waits_as_well() -> None:
+def test_a_new_leader_judges_at_once_when_its_link_was_sound_before() -> None:
     async def scenario() -> None:
         clock, term, recover = ManualClock(), Term(), Recoveries()
         reaper = Reaper(term, recover, clock)
-        await reaper.tick()
-        clock.advance(SETTLE_SECONDS)
         term.term = None
         await reaper.tick()
+        clock.advance(SETTLE_SECONDS)
         term.term = 5
         await reaper.tick()
-        assert recover.calls[-1] == (5, True)
+        assert recover.calls == [(5, False)]
+
+    run(scenario())
+
+
+def test_a_leader_whose_link_is_not_sound_judges_nobody() -> None:
+    async def scenario() -> None:
+        clock, term, recover = ManualClock(), Term(), Recoveries()
+        reaper = Reaper(term, recover, clock)
+        term.sound_since = None
+        clock.advance(SETTLE_SECONDS)
+        assert await reaper.tick() == REAP_PAUSE
+        assert recover.calls == []
+        term.sound_since = clock.monotonic()
+        await reaper.tick()
+        assert recover.calls == [(3, True)]
 
     run(scenario())

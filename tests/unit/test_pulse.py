@@ -14,6 +14,7 @@ from scheduling.dispatch.pulse import (
     HELD_PAUSE,
     LISTENING_PAUSE,
     RING_PATIENCE,
+    STOOD_STILL,
     Leadership,
     Pulse,
 )
@@ -284,5 +285,40 @@ def test_resigning_without_the_store_leaves_the_term_to_end_by_itself() -> None:
         terms.broken = True
         await leadership.resign()
         assert leadership.term is None
+
+    run(scenario())
+
+
+def test_a_link_is_sound_from_the_first_success_on_whether_the_process_leads_or_not() -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        terms = Terms(clock)
+        first, second = Leadership(uuid4(), terms, clock), Leadership(uuid4(), terms, clock)
+        await first.tick()
+        assert second.sound_since is None
+        began = clock.monotonic()
+        for _ in range(3):
+            await second.tick()
+            clock.advance(0.5)
+        assert [second.term, second.sound_since] == [None, began]
+        terms.broken = True
+        with pytest.raises(StoreUnavailable):
+            await second.tick()
+        assert second.sound_since is None
+        terms.broken = False
+        await second.tick()
+        assert second.sound_since == clock.monotonic()
+
+    run(scenario())
+
+
+def test_a_process_that_stood_still_cannot_say_that_its_link_was_sound() -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        leadership = Leadership(uuid4(), Terms(clock), clock)
+        await leadership.tick()
+        clock.advance(STOOD_STILL + 0.1)
+        await leadership.tick()
+        assert leadership.sound_since == clock.monotonic()
 
     run(scenario())

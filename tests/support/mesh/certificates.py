@@ -93,14 +93,14 @@ class SecretFiles:
     def __init__(self, folder: Path, certificate: Certificate | None, roots: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self.certificate = certificate
+        #: Whose certificate it is.
+        self.uri = "" if certificate is None else certificate.uri
         if certificate is not None:
             self.present(certificate)
         self.trust(roots)
 
     def present(self, certificate: Certificate) -> None:
         """The sidecar shows this certificate from now on, on new connections."""
-        self.certificate = certificate
         self._write(
             "default",
             {

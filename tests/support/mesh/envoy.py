@@ -85,7 +85,7 @@ class Envoy:
     def stats(self, part: str = "") -> dict[str, int]:
         """Counters and gauges whose names match this regular expression."""
         found = self.admin_json(f"/stats?format=json&filter={part}")["stats"]
-        return {each["name"]: int(each["value"]) for each in found if "value" in each}
+        return {each["name"]: each["value"] for each in found if isinstance(each.get("value"), int)}
 
     def total(self, *ends: str) -> int:
         """The sum of all counters whose names end so."""

@@ -75,6 +75,7 @@ class Outbound:
     proof: Proof = Proof.MUTUAL
     #: Sidecars drop what an app says in x-forwarded-client-cert; a forger's passes it on (ALWAYS_FORWARD_ONLY).
     forward: str = "SANITIZE"
+    is_grpc: bool = True
 
 
 @dataclass(slots=True)
@@ -171,7 +172,7 @@ def _add_outbound(config: Config, mesh: Mesh, port: Outbound, logs: Path | None)
         routes.append(_route(route, f"outbound|{port.port}||{port.name}"))
     policy = mesh.traffic_policy(port.host, port.port, port.workload)
     cluster = f"outbound|{port.port}||{port.name}"
-    made = _cluster(cluster, port.endpoints, policy, is_http2=True)
+    made = _cluster(cluster, port.endpoints, policy, is_http2=port.is_grpc)
     if policy.tls == "ISTIO_MUTUAL" and port.proof is not Proof.PLAINTEXT:
         made["transport_socket"] = _upstream_tls(port)
     config.clusters[cluster] = made
@@ -291,7 +292,7 @@ def _downstream_tls(secrets: SecretFiles) -> Json:
 def _upstream_tls(port: Outbound) -> Json:
     names = [{"exact": spiffe(account)} for account in port.accounts]
     context = _tls_context(port.secrets, names, with_certificate=port.proof is Proof.MUTUAL)
-    context["alpn_protocols"] = ["h2"]
+    context["alpn_protocols"] = ["h2" if port.is_grpc else "http/1.1"]
     config = {
         "@type": f"{_TYPES}extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "common_tls_context": context,
