@@ -311,7 +311,9 @@ class ReleasingStore:
             else:
                 held += 1
         by_queue = {queue: released} if released else {}
-        return Released(by_queue, held=held, expired=ended.total(), ended=ended), 0 < room == len(found)
+        taken = Counter(row[3] for row in found)
+        is_full = any(taken[lane.target] == lane.cap for lane in lanes)
+        return Released(by_queue, held=held, expired=ended.total(), ended=ended), is_full
 
     async def _release_gated(self, cursor: AsyncCursor[TupleRow], gates: Gates, bounds: dict[str, Any]) -> Decisions:
         """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""
