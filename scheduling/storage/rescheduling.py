@@ -21,9 +21,10 @@ from scheduling.domain.schedule import Schedule
 from scheduling.domain.timing import Timing
 from scheduling.operations.ports import ScheduleChange
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
-from scheduling.storage.jobs import refuse_cancelled
+from scheduling.storage.jobs import refuse_cancelled, use_job
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import (
     drop_plans,
@@ -35,7 +36,7 @@ from scheduling.storage.planning import (
 )
 from scheduling.storage.plans import Owner, owner_of, plan_record
 from scheduling.storage.schedules import select_schedules
-from scheduling.storage.tables import executions, jobs, schedules
+from scheduling.storage.tables import executions, schedules
 from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_spec
 
 _INFINITY = sa.text("'infinity'::timestamptz")
@@ -69,7 +70,9 @@ class ReschedulingStore:
             await connection.execute(schedules.update().where(schedules.c.uid == schedule.uid).values(**values))
             if change.timing is not None or change.change_request:
                 await _replan(connection, row | values, owner, schedule.timing, change.timing or schedule.timing, now)
-            return await _read(connection, schedule.uid)
+            changed = await _read(connection, schedule.uid)
+            await note_change(connection, self._database.moment(), schedule.name, schedule, changed)
+            return changed
 
     async def pause_schedule(self, schedule: Schedule, principal: str, note: str) -> Schedule | None:
         """Pauses the schedule if its revision is still that of `schedule`: what it has planned goes."""
@@ -110,7 +113,9 @@ class ReschedulingStore:
                     )
                     .values(state=State.PENDING.value, held_by=HELD_BY_PAUSE)
                 )
-            return await _read(connection, schedule.uid)
+            changed = await _read(connection, schedule.uid)
+            await note_change(connection, self._database.moment(), schedule.name, schedule, changed)
+            return changed
 
     async def resume_schedule(self, schedule: Schedule) -> Schedule | None:
         """Resumes the schedule if its revision is still that of `schedule`: what passed meanwhile becomes one gap."""
@@ -134,14 +139,15 @@ class ReschedulingStore:
                 )
             else:
                 await _let_go(connection, schedule.uid, now)
-            return await _read(connection, schedule.uid)
+            changed = await _read(connection, schedule.uid)
+            await note_change(connection, self._database.moment(), schedule.name, schedule, changed)
+            return changed
 
     async def _lock(
         self, connection: AsyncConnection, schedule: Schedule
     ) -> tuple[dict[Any, Any], Owner, datetime] | None:
         """Locks job, then schedule; None if the schedule is not at that revision any more. Also tells the moment."""
-        job_select = sa.select(jobs).where(jobs.c.uid == schedule.job_uid).with_for_update()
-        job = (await connection.execute(job_select)).mappings().first()
+        job = await use_job(connection, schedule.job_uid, self._database.moment())
         columns = [column for column in schedules.c if column.name != "evaluated_until"]
         until = sa.func.nullif(schedules.c.evaluated_until, _INFINITY).label("evaluated_until")
         at_revision = (schedules.c.uid == schedule.uid, schedules.c.revision == schedule.revision)

@@ -16,9 +16,10 @@ from scheduling.domain.lifecycle import UNFINISHED, State
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.operations.ports import PageRequest
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
-from scheduling.storage.jobs import claim_request_id, refuse_cancelled
+from scheduling.storage.jobs import claim_request_id, refuse_cancelled, use_job
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
@@ -96,11 +97,8 @@ class ScheduleStore:
             first = await claim_request_id(connection, principal, request_id, digest, schedule.uid)
             if first is not None:
                 return first
-            locked = (
-                (await connection.execute(sa.select(jobs).where(jobs.c.uid == job.uid).with_for_update()))
-                .mappings()
-                .first()
-            )
+            moment = self._database.moment()
+            locked = await use_job(connection, job.uid, moment)
             refuse_cancelled(locked)
             assert locked is not None
             count = await connection.scalar(
@@ -112,7 +110,6 @@ class ScheduleStore:
                     subject=job.name,
                     reason="TOO_MANY_SCHEDULES",
                 )
-            moment = self._database.moment()
             record = _typed(schedule_columns(job.uid, schedule), schedules)
             try:
                 await connection.execute(schedules.insert().values(**record, create_time=moment, update_time=moment))
@@ -126,6 +123,8 @@ class ScheduleStore:
                 plan = first_plan(owner_of(locked), schedule, schedule.accept_time)
                 await connection.execute(executions.insert().values(**plan, create_time=moment))
             await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
+            name = f"{job.name}/schedules/{schedule.schedule_id}"
+            await note_change(connection, moment, name, after=schedule)
             return schedule.uid
 
     async def get_schedule(self, job_id: str, schedule_id: str) -> Schedule | None:
@@ -175,4 +174,5 @@ class ScheduleStore:
                     executions.c.nominal_time > self._database.moment(),
                 )
             )
+            await note_change(connection, self._database.moment(), schedule.name, before=schedule)
             return True
