@@ -41,6 +41,9 @@ from tests.support.run import run
 from tests.support.servers import Databases
 from tests.support.service import Api, after, at, create_request, eventually, packed, retries, send_job, utc_now
 
+#: The first case waits for ten processes to start.
+pytestmark = pytest.mark.timeout(300)
+
 MESSAGING = spiffe("messaging-service")
 TERMINATED = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 WEEK = duration_pb2.Duration(seconds=7 * 86400)
