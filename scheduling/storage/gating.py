@@ -342,6 +342,8 @@ def plain_parameters(lanes: Sequence[Lane]) -> Mapping[str, Any]:
 
 #: One-offs without overlap rules and schedules to count for: one statement decides about all of a queue. What its owner
 #: has no slot for is held.
+#: The CASE keeps the planner from looking for them by their condition once more: without statistics of a backlog it
+#: would compare each with each, and never be done within the timeout.
 RELEASE_PLAIN = f"""
 WITH heads AS (
     SELECT h.uid, h.ready_time
@@ -358,7 +360,7 @@ WITH heads AS (
 ),
 due AS MATERIALIZED (
     SELECT e.uid, e.owner, e.ready_time, e.expire_time > {NOW} AS is_fresh FROM executions e
-    WHERE e.uid IN (SELECT uid FROM heads) AND {IS_PLAIN} FOR UPDATE OF e SKIP LOCKED
+    WHERE e.uid IN (SELECT uid FROM heads) AND CASE WHEN {IS_PLAIN} THEN true END FOR UPDATE OF e SKIP LOCKED
 ),
 used AS (
     SELECT owner, count(*) AS n FROM executions
