@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -37,6 +37,7 @@ from scheduling.domain.limits import GateLimits, Limits
 from scheduling.domain.pause import Pause, Scope
 from scheduling.domain.target import Queue
 from scheduling.observers import EngineObserver, RpcObserver, SchedulerObserver
+from scheduling.operations.auditing import RefusalLog
 from scheduling.operations.policy_file import PolicyFile
 from scheduling.operations.ports import Ports
 from scheduling.operations.recover import recover
@@ -69,6 +70,8 @@ _log = logging.getLogger(__name__)
 
 #: Between two looks at the tables themselves.
 HOUSEKEEPING_PAUSE = 3600.0
+#: Connections of a worker that only claim and record: three queues claim, one batch is recorded.
+DELIVERY_CONNECTIONS = 4
 _BREAKER_GAUGE = {"CLOSED": BREAKER_CLOSED, "HALF_OPEN": BREAKER_HALF_OPEN, "OPEN": BREAKER_OPEN}
 
 
@@ -107,11 +110,12 @@ def build_targets(settings: Settings) -> TargetTable:
     return TargetTable(sent_retention=settings.message_retention)
 
 
-def _database(settings: Settings, application: str, url: str) -> Database:
+def _database(settings: Settings, application: str, url: str, *, by_key: bool = False) -> Database:
     return Database(
         url,
         application=application,
-        size=settings.database_pool_size,
+        size=DELIVERY_CONNECTIONS if by_key else settings.database_pool_size,
+        by_key=by_key,
         hot_timeout=settings.hot_timeout,
         maintenance_timeout=settings.maintenance_timeout,
     )
@@ -197,10 +201,11 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         if transport is not None:
             stack.push_async_callback(transport.close)
         time_of_database = DatabaseClock(clock)
+        store = PostgresStore(
+            database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=own_principal(settings)
+        )
         ports = Ports(
-            store=PostgresStore(
-                database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=own_principal(settings)
-            ),
+            store=store,
             targets=targets,
             # Times are judged by the clock that dispatch goes by: a wrong clock of this machine changes nothing.
             clock=_DatabaseTime(time_of_database, clock),
@@ -216,6 +221,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         rpc_methods = rpc_method_names([service.name for service in services])
         metrics = _metrics(targets, rpc_methods)
         policy = policy_of(settings, rpc_methods, targets, metrics)
+        refusals = RefusalLog(store, metrics.audit_dropped.inc)
         refresh = _refresher(metrics, targets, database, status, clock, ports.redis.is_up)
         await _serve_metrics(stack, metrics, settings, refresh)
         head = head_revision()
@@ -235,6 +241,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
             is_serving=is_serving,
             authenticator=authenticator_of(settings),
             policy=allow_all if policy is None else policy.access,
+            refused=refusals.note,
             metrics=RpcObserver(metrics),
             clock=clock,
             described=targets.services,
@@ -244,12 +251,15 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         told = {"identity": settings.identity, "exposed": settings.identity_exposed}
         log_event(_log, logging.INFO, "server_started", port=port, version=__version__, **told)
         on_ready(port)
+        loops = [Loop("refusals", refusals.tick, clock)]
         if policy is not None:
-            loops = [asyncio.create_task(Loop("policy", policy.tick, clock).run(), name="policy")]
-            stack.push_async_callback(_end, loops)
+            loops.append(Loop("policy", policy.tick, clock))
+        stack.push_async_callback(_end, [asyncio.create_task(loop.run(), name=loop.name) for loop in loops])
         await stop.wait()
         log_event(_log, logging.INFO, "server_stopping")
         await server.stop(settings.server_drain.total_seconds())
+        with suppress(StoreUnavailable):
+            await refusals.tick()
 
 
 def rpc_method_names(services: Sequence[str]) -> list[str]:
@@ -325,7 +335,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable
         database = await stack.enter_async_context(
             _database(settings, "whispr-scheduling-worker", settings.database_url)
         )
-        worker = Worker(settings, database, targets, clock)
+        delivering = await stack.enter_async_context(
+            _database(settings, "whispr-scheduling-delivery", settings.database_url, by_key=True)
+        )
+        worker = Worker(settings, database, delivering, targets, clock)
         await _serve_metrics(stack, worker.metrics, settings, worker.refresh)
         await worker.start()
         on_ready(worker.identity.uid)
@@ -342,7 +355,9 @@ class WorkerFailed(Exception):
 class Worker:
     """One worker process: engine, lease, leadership, pulse, scheduler, and the transport between them."""
 
-    def __init__(self, settings: Settings, database: Database, targets: TargetTable, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, delivering: Database, targets: TargetTable, clock: Clock
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self.metrics = _metrics(targets)
@@ -355,7 +370,7 @@ class Worker:
         )
         self._leading = LeadingStore(database, clock.monotonic)
         self._targets = tuple(target.method for target in targets)
-        self._delivering = DeliveryStore(database, self._targets)
+        self._delivering = DeliveryStore(delivering, self._targets)
         self._breaking = BreakerStore(database)
         releasing = ReleasingStore(
             database, limits=gate_limits_of(settings, targets), queue_depth=settings.limit_queue_depth
@@ -378,6 +393,8 @@ class Worker:
                 targets=self._targets,
                 capacity=settings.engine_capacity,
                 claim_lead=settings.claim_lead,
+                claim_ahead=settings.claim_ahead,
+                record_gap=settings.record_gap,
                 sweep_after=settings.sweep_after,
             ),
             observer=EngineObserver(self.metrics),
@@ -498,7 +515,7 @@ class Worker:
             await self._controls.pause(Scope.SERVICE, "", own_principal(self._settings), "SCHEDULING_ENABLED is false")
             self._is_to_pause = False
         beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
-        self.engine.suspects = await self._breaking.unclean()
+        self.engine.suspect(await self._breaking.unclean())
         queues, targets = self._settings.queues, self._targets
         for queue, uid in (await self._delivering.reserve_crashed(self.identity.uid, queues, targets)).items():
             self.engine.isolate(queue, uid)

@@ -378,6 +378,14 @@ class Settings(BaseModel):
     claim_lead: Moment = Field(
         default=timedelta(milliseconds=20), description="How long before its moment an execution is claimed."
     )
+    claim_ahead: Annotated[timedelta, _duration("0s", "1s")] = Field(
+        default=timedelta(milliseconds=30),
+        description="How much work, in time at the present pace, is claimed before a slot is free for it.",
+    )
+    record_gap: Annotated[timedelta, _duration("0s", "1s")] = Field(
+        default=timedelta(milliseconds=20),
+        description="While outcomes come one after the other, those of so long are recorded together.",
+    )
     look_ahead: Moment = Field(
         default=timedelta(seconds=1), description="How early plans are advanced and may be released."
     )

@@ -2,7 +2,8 @@
 
 Ids come in ahead of their time. A few milliseconds before a moment, all that fall together are claimed in one
 statement; the calls go out at the moment, concurrently within the slots of their queue; outcomes are recorded in
-batches. Nothing here is remembered beyond the process: what is lost with it is found again by its lease.
+batches. While there is more to do than slots, what the next free slots will take is claimed beforehand, so that none
+waits for a statement. Nothing here is remembered beyond the process: what is lost with it is found again by its lease.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import asyncio
 import heapq
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -21,21 +23,21 @@ from uuid import UUID, uuid4
 from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.channels import Answer
 from scheduling.delivery.database_clock import DatabaseClock
+from scheduling.delivery.outcomes import Outcomes
+from scheduling.delivery.recorder import Breakers, Recorder
 from scheduling.delivery.tasks import TaskGroup
 from scheduling.domain.breaker import DOWN_CODES
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
-from scheduling.domain.execution import Attempt, Claim, Outcome, Reason, append_attempt
+from scheduling.domain.execution import Claim, Outcome, Reason
 from scheduling.domain.lifecycle import State
-from scheduling.domain.retry import Code, decide
-from scheduling.domain.target import AfterLostWorker, Queue
+from scheduling.domain.retry import Code
+from scheduling.domain.target import Queue
 from scheduling.telemetry.logs import log_event
 from scheduling.telemetry.traces import new_trace
 
 _log = logging.getLogger(__name__)
 
-#: Stands in for an answer's text that PostgreSQL refused.
-UNSTORABLE = "the answer could not be stored"
 #: Seconds to the next try after an unexpected error, as in every background loop.
 AFTER_ERROR = 0.5
 #: Seconds between two sweeps while more is overdue than there are free slots.
@@ -44,10 +46,10 @@ SWEEP_AGAIN = 0.02
 CLAIM_SECONDS = 3.0
 #: Seconds for what is cancelled at the end of a drain to end, and for its outcomes to be recorded.
 LAST_SECONDS = 5.0
-#: Why this process gives up a call of its own accord: it says nothing about the target, and the call is made again.
-_CUT = frozenset({Reason.LEASE_LOST, Reason.SHUTDOWN})
-#: What a breaker learns nothing from: the caller's wish, this process's end, and a full pool of our own sidecar.
-_TELLS_NOTHING = frozenset({Reason.CALLER, Reason.POOL_OVERFLOW, *_CUT})
+#: Seconds over which the pace of a queue's calls is measured.
+PACE_SECONDS = 0.02
+#: What was claimed ahead and has found no slot within so many seconds is given back: the target has become slow.
+AHEAD_PATIENCE = 0.5
 
 
 class Store(Protocol):
@@ -72,12 +74,6 @@ class Caller(Protocol):
     ) -> Answer: ...
 
 
-class Breakers(Protocol):
-    """Where failures and successes by service are added up over all workers. May raise StoreUnavailable."""
-
-    async def feed(self, tallies: Mapping[str, tuple[int, int]]) -> object: ...
-
-
 class Observer(Protocol):
     """Is told what happens, for metrics."""
 
@@ -99,19 +95,31 @@ class EngineSettings:
     capacity: int = 10_000
     claim_lead: timedelta = timedelta(milliseconds=20)
     sweep_after: timedelta = timedelta(milliseconds=250)
+    #: How much work, in time at the present pace, is claimed before a slot is free for it.
+    claim_ahead: timedelta = timedelta(milliseconds=30)
     record_batch: int = 500
+    record_gap: timedelta = timedelta(milliseconds=20)
 
 
 @dataclass(slots=True)
 class _Lane:
-    """One queue: what waits for its moment (a heap), and the free slots.
+    """One queue: what waits for its moment (a heap), what is claimed and waits for a slot, and the free slots.
 
-    `isolated` has crashed processes and waits until nothing else runs here; `is_alone` while it is the only one.
+    `free` are the slots less what is claimed: below zero when more is claimed than has slots. `isolated` has crashed
+    processes and waits until nothing else runs here; `is_alone` while it is the only one.
     """
 
     queue: Queue
     slots: int
     free: int
+    running: int = 0
+    ahead: deque[_Held] = field(default_factory=deque)
+    #: Calls that have ended since `measured_at`, and how many a second that were before.
+    ended: int = 0
+    measured_at: float = 0.0
+    pace: float = 0.0
+    #: The claiming loop wants to be woken when so many are free.
+    wake_at: int = 1
     isolated: UUID | None = None
     is_alone: bool = False
     waiting: list[tuple[datetime, UUID]] = field(default_factory=list)
@@ -119,6 +127,17 @@ class _Lane:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: Whether the last sweep found something for every free slot.
     has_backlog: bool = False
+
+    def room(self, now: float, ahead: float) -> int:
+        """How many may be claimed: for the free slots, and for those that will be free within `ahead` seconds at the
+        present pace, when that is worth a statement.
+        """
+        if now - self.measured_at >= PACE_SECONDS:
+            self.pace = self.ended / (now - self.measured_at)
+            self.ended, self.measured_at = 0, now
+        spare = min(int(self.pace * ahead), 2 * self.slots)
+        self.wake_at = 1 - spare // 2
+        return self.free + spare if self.free >= self.wake_at else 0
 
 
 @dataclass(slots=True)
@@ -128,7 +147,7 @@ class _Held:
     """
 
     claim: Claim
-    claimed: float = 0.0
+    claimed: float
     task: asyncio.Task[None] | None = None
     is_running: bool = False
     start: datetime | None = None
@@ -157,19 +176,15 @@ class DeliveryEngine:
         self._database_clock = database_clock
         self._settings = settings
         self._observer = observer
-        self._breakers = breakers
-        #: Services whose breakers want to hear of successes too.
-        self.suspects: frozenset[str] = frozenset()
-        self._chance = chance
+        self._outcomes = Outcomes(worker, database_clock, chance)
         self._brakes = Brakes()
+        self._recorder = Recorder(
+            store, breakers, self._brakes, observer, clock, batch=settings.record_batch, gap=settings.record_gap
+        )
         self._lanes = {queue: _Lane(queue, slots, slots) for queue, slots in settings.slots.items()}
         self._room = asyncio.Condition()
         self._held: dict[UUID, _Held] = {}
         self._claiming: set[UUID] = set()
-        self._outcomes: list[tuple[Claim | None, Outcome]] = []
-        self._recording = asyncio.Event()
-        #: Calls that were made and whose outcomes PostgreSQL refused, by token.
-        self._refused: dict[UUID, tuple[Claim, Attempt]] = {}
         self._progress = asyncio.Event()
         self._calls = TaskGroup()
         self._draining = False
@@ -181,12 +196,16 @@ class DeliveryEngine:
     @property
     def tokens(self) -> frozenset[UUID]:
         """The claim tokens that this process holds, or is about to."""
-        return frozenset(self._held) | frozenset(self._claiming) | {outcome.token for _, outcome in self._outcomes}
+        return self._recorder.tokens.union(self._held, self._claiming)
 
     @property
     def held(self) -> frozenset[UUID]:
         """The claim tokens whose calls are under way or about to begin."""
         return frozenset(self._held)
+
+    def suspect(self, services: frozenset[str]) -> None:
+        """The breakers of these services, and of no others, want to hear of successes too."""
+        self._recorder.suspects = services
 
     def waiting(self, queue: Queue) -> int:
         """How many ids of a queue wait for their moment."""
@@ -262,11 +281,11 @@ class DeliveryEngine:
         Their calls never began, unless this process remembers one whose outcome was refused: that one counts.
         """
         for token, uid in claims:
-            refused = self._refused.pop(token, None)
+            refused = self._recorder.refused.pop(token, None)
             if refused is None:
-                self._settle(None, Outcome(uid, token, State.PENDING, Reason.NOT_BEGUN, now, None, None))
+                self._recorder.add(None, Outcome(uid, token, State.PENDING, Reason.NOT_BEGUN, now, None, None))
             else:
-                self._settle(refused[0], self._outcome_unknown(*refused, now))
+                self._recorder.add(refused[0], self._outcomes.unknown(*refused, now))
 
     # --- work ---------------------------------------------------------------------------------------------------------
 
@@ -276,7 +295,7 @@ class DeliveryEngine:
             for lane in self._lanes.values():
                 group.create_task(self._repeat("engine_claim", partial(self._claim_due, lane)))
                 group.create_task(self._repeat("engine_sweep", partial(self._sweep, lane)))
-            group.create_task(self._repeat("engine_record", self._record_next))
+            group.create_task(self._repeat("engine_record", partial(self._recorder.step, self._progress.set)))
 
     async def _repeat(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Takes `step` again and again, whatever goes wrong: an engine without its loops would still look alive."""
@@ -311,13 +330,15 @@ class DeliveryEngine:
         async with self._room:
             self._room.notify_all()
         self._cancel_all([token for token, held in self._held.items() if held.start is None], Reason.NOT_BEGUN)
+        for lane in self._lanes.values():
+            self._return_ahead(lane, float("inf"))
         # Claims that are under way may still bring executions, which are then given back.
         await self._until(lambda: not self._claiming, CLAIM_SECONDS)
         await self._calls.wait(grace.total_seconds())
         self._cancel_all(self._held, Reason.SHUTDOWN)
-        await self._until(lambda: not (self._claiming or self._held or self._outcomes), LAST_SECONDS)
-        if self._held or self._outcomes:
-            log_event(_log, logging.WARNING, "outcomes_left", count=len(self._held) + len(self._outcomes))
+        await self._until(lambda: not (self._claiming or self._held or self._recorder), LAST_SECONDS)
+        if self._held or self._recorder:
+            log_event(_log, logging.WARNING, "outcomes_left", count=len(self._held) + len(self._recorder))
 
     async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
         """Waits until `holds()`, at most that long; looks when a claim, a call or a recording has ended."""
@@ -365,17 +386,21 @@ class DeliveryEngine:
             return None
         if self._is_isolating(lane):
             return 0.1 if lane.free == lane.slots else None
-        if not lane.waiting or lane.free <= 0:
+        if not lane.waiting or self._room_in(lane) <= 0:
             return None
         if not self.has_lease():
             return 0.1
         lead = self._settings.claim_lead.total_seconds()
         return self._database_clock.seconds_until(lane.waiting[0][0]) - lead
 
+    def _room_in(self, lane: _Lane) -> int:
+        return lane.room(self._clock.monotonic(), self._settings.claim_ahead.total_seconds())
+
     def _take_due(self, lane: _Lane) -> list[UUID]:
         horizon = self._database_clock.now() + self._settings.claim_lead
+        room = self._room_in(lane)
         uids: list[UUID] = []
-        while lane.waiting and len(uids) < lane.free and lane.waiting[0][0] <= horizon:
+        while lane.waiting and len(uids) < room and lane.waiting[0][0] <= horizon:
             _, uid = heapq.heappop(lane.waiting)
             lane.known.discard(uid)
             uids.append(uid)
@@ -386,6 +411,7 @@ class DeliveryEngine:
         the next look comes as soon as there are some.
         """
         await self._clock.sleep(SWEEP_AGAIN if lane.has_backlog else self._settings.sweep_after.total_seconds())
+        self._return_ahead(lane, self._clock.monotonic() - AHEAD_PATIENCE)
         # Also while others wait for their moment here: under a steady load there is always one that does.
         if lane.free <= 0 or self._draining or not self.has_lease() or self._is_isolating(lane):
             return
@@ -422,12 +448,28 @@ class DeliveryEngine:
             lane.free += len(tokens) - len(claims)
             for claim in claims:
                 held = self._held[claim.token] = _Held(claim, began)
-                held.task = self._calls.create(self._deliver(held, lane))
+                lane.ahead.append(held)
+            self._start_next(lane)
             self._claiming.difference_update(tokens)
             self._progress.set()
             # The other way of claiming may have found no slot free in the meantime.
             lane.changed.set()
         return claims
+
+    def _start_next(self, lane: _Lane) -> None:
+        while lane.ahead and lane.running < lane.slots:
+            held = lane.ahead.popleft()
+            lane.running += 1
+            held.task = self._calls.create(self._deliver(held, lane))
+
+    def _return_ahead(self, lane: _Lane, before: float) -> None:
+        """Gives back what was claimed before that monotonic second and has found no slot yet."""
+        while lane.ahead and lane.ahead[0].claimed < before:
+            held = lane.ahead.popleft()
+            lane.free += 1
+            self._recorder.add(held.claim, self._outcomes.not_begun(held.claim, self._refusal(held)))
+            del self._held[held.claim.token]
+            self._progress.set()
 
     async def _deliver(self, held: _Held, lane: _Lane) -> None:
         claim = held.claim
@@ -452,13 +494,20 @@ class DeliveryEngine:
             log_event(_log, logging.ERROR, "call_broke", execution=str(claim.uid), error=type(error).__name__)
             answer = Answer(Code.UNKNOWN, f"the call could not be made: {type(error).__name__}")
         finally:
+            lane.running -= 1
             lane.free += 1
-            lane.changed.set()
+            lane.ended += 1
+            self._start_next(lane)
+            if lane.free >= lane.wake_at or lane.free == lane.slots:
+                lane.changed.set()
         seconds = self._clock.monotonic() - began
-        outcome = self._not_begun(held) if held.start is None else self._outcome(held, answer, held.start, seconds)
-        if held.start is not None and not held.cancelled_by:
-            self._brakes.saw(claim.target.partition("/")[0], held.claimed, is_down=answer.code in DOWN_CODES)
-        self._settle(claim, outcome)
+        if held.start is None:
+            outcome = self._outcomes.not_begun(claim, held.cancelled_by)
+        else:
+            outcome = self._outcomes.answered(claim, answer, held.start, seconds, held.cancelled_by)
+            if not held.cancelled_by:
+                self._brakes.saw(claim.target.partition("/")[0], held.claimed, is_down=answer.code in DOWN_CODES)
+        self._recorder.add(claim, outcome)
         del self._held[claim.token]
         self._progress.set()
         if held.start is not None:
@@ -474,149 +523,6 @@ class DeliveryEngine:
             return Reason.NOT_BEGUN
         return Reason.NOT_BEGUN if self._brakes.stops(held.claim.target.partition("/")[0], held.claimed) else ""
 
-    def _not_begun(self, held: _Held) -> Outcome:
-        claim = held.claim
-        if held.cancelled_by == Reason.CALLER:
-            return Outcome(claim.uid, claim.token, State.CANCELLED, Reason.CALLER, None, None, None, claim.history)
-        return Outcome(
-            claim.uid, claim.token, State.PENDING, Reason.NOT_BEGUN, claim.ready_time, None, None, claim.history
-        )
-
-    def _outcome(self, held: _Held, answer: Answer, start: datetime, seconds: float) -> Outcome:
-        claim = held.claim
-        now = self._database_clock.now()
-        is_cut = held.cancelled_by in _CUT
-        decision = decide(
-            answer.code,
-            attempt=claim.attempt,
-            counted_before=claim.counted,
-            policy=claim.policy,
-            now=now,
-            expire_time=claim.expire_time,
-            chance=self._chance(),
-            pushback=_pause_after_cut(claim, start, now) if is_cut else answer.pushback,
-            cancel_requested=held.cancelled_by == Reason.CALLER,
-            reason=held.cancelled_by if is_cut else "",
-            unsent=answer.unsent,
-        )
-        attempt = Attempt(
-            number=claim.attempt,
-            start_time=start,
-            duration=timedelta(seconds=seconds),
-            worker=str(self._worker),
-            code=int(answer.code),
-            message=answer.message,
-            counted=decision.counted,
-            reason=held.cancelled_by or answer.unsent or (Reason.CONFLICT if answer.code is Code.ABORTED else ""),
-        )
-        return Outcome(
-            uid=claim.uid,
-            token=claim.token,
-            state=decision.state,
-            reason=decision.reason,
-            ready_time=decision.ready_time,
-            attempt=attempt,
-            start_time=claim.start_time or start,
-            history=append_attempt(claim.history, attempt),
-            response=answer.response if decision.state is State.SUCCEEDED else None,
-            response_type=answer.response_type if decision.state is State.SUCCEEDED else "",
-        )
-
-    def _outcome_unknown(self, claim: Claim, attempt: Attempt, now: datetime) -> Outcome:
-        """What follows when a call was made and nothing that was said of it could be stored: it counts, so that
-        `max_attempts` holds.
-        """
-        decision = decide(
-            Code.UNKNOWN,
-            attempt=claim.attempt,
-            counted_before=claim.counted,
-            policy=claim.policy,
-            now=now,
-            expire_time=claim.expire_time,
-            chance=self._chance(),
-            reason=Reason.LEASE_LOST,
-        )
-        unknown = replace(
-            attempt, code=int(Code.UNKNOWN), message=UNSTORABLE, counted=decision.counted, reason=Reason.LEASE_LOST
-        )
-        return Outcome(
-            uid=claim.uid,
-            token=claim.token,
-            state=decision.state,
-            reason=decision.reason,
-            ready_time=decision.ready_time,
-            attempt=unknown,
-            start_time=claim.start_time or attempt.start_time,
-            history=append_attempt(claim.history, unknown),
-        )
-
-    def _settle(self, claim: Claim | None, outcome: Outcome) -> None:
-        self._outcomes.append((claim, outcome))
-        self._recording.set()
-
-    async def _record_next(self) -> None:
-        """Records the next outcomes as they come; keeps them while PostgreSQL is away, for as long as it takes."""
-        if not self._outcomes:
-            self._recording.clear()
-            await self._recording.wait()
-        batch = self._outcomes[: self._settings.record_batch]
-        if not await self._record(batch):
-            await self._clock.sleep(0.2)
-            return
-        del self._outcomes[: len(batch)]
-        self._progress.set()
-
-    async def _record(self, batch: Sequence[tuple[Claim | None, Outcome]]) -> bool:
-        try:
-            recorded = await self._store.record([outcome for _, outcome in batch])
-        except StoreUnavailable as error:
-            log_event(_log, logging.WARNING, "record_failed", error=str(error), count=len(batch))
-            return False
-        except Exception as error:  # noqa: BLE001 - one bad outcome must not stop all others
-            if len(batch) > 1:
-                return all([await self._record([each]) for each in batch])
-            claim, outcome = batch[0]
-            log_event(_log, logging.ERROR, "outcome_refused", execution=str(outcome.uid), error=type(error).__name__)
-            if outcome.attempt is None or outcome.attempt.message == UNSTORABLE:
-                # A later heartbeat finds that nobody holds it. What was called must not come back as never begun.
-                if claim is not None and outcome.attempt is not None:
-                    self._refused[outcome.token] = (replace(claim, request=b""), outcome.attempt)
-                return True
-            # What happened counts more than what was said about it: once more without the words of the target.
-            silent = replace(outcome.attempt, message=UNSTORABLE)
-            history = (*outcome.history[:-1], silent)
-            plain = replace(outcome, attempt=silent, history=history, response=None, response_type="")
-            return await self._record([(claim, plain)])
-        try:
-            self._observer.recorded([each for each in batch if each[1].uid in recorded])
-            await self._feed_breakers(batch)
-        except Exception as error:  # noqa: BLE001 - what is durable must not be recorded again and again
-            log_event(_log, logging.ERROR, "loop_failed", loop="engine_record", problem="telling", exc_info=error)
-        return True
-
-    async def _feed_breakers(self, batch: Sequence[tuple[Claim | None, Outcome]]) -> None:
-        """Tells the breakers of failures, and of successes where somebody has seen failures. Sound services cost
-        nothing.
-        """
-        tallies: dict[str, tuple[int, int]] = {}
-        for claim, outcome in batch:
-            if claim is None or outcome.attempt is None or outcome.attempt.reason in _TELLS_NOTHING:
-                continue
-            service = claim.target.partition("/")[0]
-            failures, successes = tallies.get(service, (0, 0))
-            is_down = outcome.attempt.code in DOWN_CODES
-            tallies[service] = (failures + is_down, successes + (not is_down))
-        told = {service: tally for service, tally in tallies.items() if tally[0] or service in self.suspects}
-        if not told:
-            return
-        try:
-            await self._breakers.feed(told)
-        except StoreUnavailable as error:
-            log_event(_log, logging.WARNING, "breakers_not_fed", error=str(error))
-            return
-        self._brakes.told(told, self._clock.monotonic())
-        self.suspects |= {service for service, tally in told.items() if tally[0]}
-
     async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:
         if seconds is None:
             await event.wait()
@@ -626,15 +532,6 @@ class DeliveryEngine:
                 await event.wait()
         except TimeoutError:
             return
-
-
-def _pause_after_cut(claim: Claim, start: datetime, now: datetime) -> timedelta:
-    """How long the next attempt waits after a call that this process gave up: not at all, unless the target must not be
-    called twice at a time and may still be at it until the deadline.
-    """
-    if claim.policy.after_lost_worker is not AfterLostWorker.WAIT_FOR_DEADLINE:
-        return timedelta(0)
-    return max(start + claim.timeout - now, timedelta(0))
 
 
 def _metadata(claim: Claim) -> tuple[tuple[str, str], ...]:

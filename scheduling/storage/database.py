@@ -42,6 +42,11 @@ def sqlalchemy_url(url: str) -> sa.URL:
     return make_url(url).set(drivername="postgresql+psycopg")
 
 
+#: For statements that look up a few rows by key in tables of any size: whatever the planner believes of a table that
+#: has just grown or shrunk, no other plan is right, and one plan is made for each connection, not one each time.
+_BY_KEY = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
+
+
 def _server_options(statement: timedelta) -> str:
     millis = int(statement.total_seconds() * 1000)
     return (
@@ -167,7 +172,9 @@ class Database:
         hot_timeout: timedelta = timedelta(seconds=2),
         maintenance_timeout: timedelta = timedelta(seconds=60),
         now: Callable[[], datetime] | None = None,
+        by_key: bool = False,
     ) -> None:
+        """`by_key` is for hot statements that find all their rows by key: it keeps the planner from anything else."""
         self._url = url
         self._now = now
         self.hot_timeout = hot_timeout
@@ -185,7 +192,12 @@ class Database:
         self._hot = AsyncConnectionPool[_Connection](
             url,
             connection_class=_Connection,
-            kwargs={**link, "autocommit": True, "options": _server_options(hot_timeout), "prepare_threshold": 1},
+            kwargs={
+                **link,
+                "autocommit": True,
+                "options": _server_options(hot_timeout) + (_BY_KEY if by_key else ""),
+                "prepare_threshold": 1,
+            },
             min_size=0 if size < 2 else 1,
             max_size=size,
             timeout=hot_timeout.total_seconds(),

@@ -29,17 +29,20 @@ RETURNING {CLAIM_COLUMNS}
 
 # A wrong clock makes late, never early: what is not yet due by the database's own clock is refused. So is everything
 # when the lease of the worker has ended, whatever the worker itself believes. What has crashed processes is only for
-# the worker that has reserved it.
+# the worker that has reserved it. Each row is fetched by its key before anything else is asked of it: by its state and
+# time it would be looked for among all that is queued.
 _CLAIM = f"""
 WITH mine AS (
     SELECT e.uid, e.job_uid, i.token
-    FROM unnest(%(uids)s::uuid[], %(tokens)s::uuid[]) AS i (uid, token) JOIN executions e ON e.uid = i.uid
+    FROM unnest(%(uids)s::uuid[], %(tokens)s::uuid[]) AS i (uid, token) CROSS JOIN LATERAL (
+        SELECT uid, job_uid, state, ready_time, target, crashes, worker_uid
+        FROM executions WHERE uid = i.uid LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) AS e
     WHERE e.state = 'QUEUED' AND e.ready_time <= {NOW} + %(lead)s::interval
       AND (%(targets)s::text[] IS NULL OR e.target = ANY(%(targets)s::text[]))
       AND CASE WHEN %(alone)s THEN e.crashes >= {ISOLATED_AFTER} AND e.worker_uid = %(worker)s
                ELSE e.crashes < {ISOLATED_AFTER} END
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
-    ORDER BY e.uid FOR UPDATE OF e SKIP LOCKED
 )
 {_CLAIM_UPDATE}
 """
@@ -102,15 +105,17 @@ _OUTCOME = {
 _INPUT = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
 
 # What a caller has asked to end is never tried again, also when the wish came after the worker had decided on a retry.
-_ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND held.asked))"
+_ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND i.asked))"
 _RECORD = f"""
-WITH i AS MATERIALIZED (SELECT * FROM {_INPUT}),
-held AS MATERIALIZED (
-    SELECT e.uid, e.cancel_request_time IS NOT NULL AS asked
-    FROM i JOIN executions e ON e.uid = i.uid AND e.claim_token = i.token ORDER BY e.uid FOR UPDATE OF e
+WITH held AS MATERIALIZED (
+    SELECT i.*, e.cancel_request_time IS NOT NULL AS asked
+    FROM {_INPUT} CROSS JOIN LATERAL (
+        SELECT claim_token, cancel_request_time FROM executions WHERE uid = i.uid LIMIT 1 FOR UPDATE
+    ) AS e
+    WHERE e.claim_token = i.token
 ),
 ended AS (
-    DELETE FROM executions e USING i JOIN held ON held.uid = i.uid WHERE e.uid = i.uid AND {_ENDS}
+    DELETE FROM executions e USING held i WHERE e.uid = i.uid AND {_ENDS}
     RETURNING e.uid, e.job_uid, e.schedule_uid, e.schedule_id, e.origin, e.target, e.queue, e.owner,
         CASE i.state WHEN 'PENDING' THEN 'CANCELLED' ELSE i.state END AS state,
         CASE i.state WHEN 'PENDING' THEN 'CALLER' ELSE i.reason END AS reason,
@@ -119,7 +124,7 @@ ended AS (
         e.counted + i.counted::int AS counted, coalesce(e.start_time, i.start_time) AS start_time, e.worker_uid,
         coalesce(i.code, e.code) AS code, i.message, coalesce(i.attempts, e.attempts) AS attempts, e.request,
         e.request_type, i.response, i.response_type, e.cancel_request_time, e.job_revision, e.retention_days,
-        e.create_time, {NOW} AS finish_time
+        e.create_time, e.principal, {NOW} AS finish_time
 ),
 moved AS ({move_sql("ended", {})}),
 kept AS (
@@ -131,7 +136,7 @@ kept AS (
         code = coalesce(i.code, e.code), message = CASE WHEN i.begun THEN i.message ELSE e.message END,
         attempts = coalesce(i.attempts, e.attempts), crashes = e.crashes + i.crashed::int,
         finish_time = CASE i.state WHEN 'FAILED' THEN {NOW} END
-    FROM i JOIN held ON held.uid = i.uid WHERE e.uid = i.uid AND NOT {_ENDS}
+    FROM held i WHERE e.uid = i.uid AND NOT {_ENDS}
     RETURNING e.uid
 )
 SELECT uid FROM ended UNION ALL SELECT uid FROM kept
@@ -199,7 +204,8 @@ class DeliveryStore:
 
         By primary key. The rest has been taken over by somebody else: the token is the fence.
         """
-        records = [_outcome_columns(outcome) for outcome in outcomes]
+        # In the order of keys, in which the rows are locked.
+        records = [_outcome_columns(outcome) for outcome in sorted(outcomes, key=lambda each: each.uid)]
         parameters = {name: [record[name] for record in records] for name in _OUTCOME}
         async with self._database.hot() as connection:
             cursor = await connection.execute(_RECORD, {"now": self._database.now(), **parameters})

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from scheduling.delivery.channels import Answer
-from scheduling.delivery.engine import UNSTORABLE
+from scheduling.delivery.outcomes import UNSTORABLE
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
@@ -504,7 +504,7 @@ def test_a_drain_lets_calls_end_and_gives_back_what_has_not_begun(database_url: 
             row = await stores.row(ahead)
             assert (row["state"], row["attempt"]) == ("PENDING", 0)
             assert caller.keys == [str(running)]
-            assert worker.engine.tokens == frozenset()
+            assert worker.engine.held == frozenset()
             # Nothing more is taken.
             await worker.hand_over(ahead)
             assert worker.engine.waiting(Queue.HIGH) == 0

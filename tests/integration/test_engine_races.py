@@ -13,7 +13,8 @@ from uuid import UUID
 import pytest
 
 from scheduling.delivery.channels import Answer
-from scheduling.delivery.engine import UNSTORABLE, DeliveryEngine
+from scheduling.delivery.engine import DeliveryEngine
+from scheduling.delivery.outcomes import UNSTORABLE
 from scheduling.domain.execution import Claim, Outcome
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code

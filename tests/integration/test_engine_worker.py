@@ -35,7 +35,7 @@ async def started() -> AsyncIterator[Worker]:
     """A worker; stopped at the end."""
     of_test = settings()
     async with Database(NOWHERE, application="tests", size=4) as database:
-        worker = Worker(of_test, database, build_targets(of_test), SystemClock())
+        worker = Worker(of_test, database, database, build_targets(of_test), SystemClock())
         await worker.start()
         try:
             yield worker

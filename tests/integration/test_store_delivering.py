@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +14,8 @@ from scheduling.domain.execution import KEEP_FIRST_ATTEMPTS, KEEP_LAST_ATTEMPTS,
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy
 from scheduling.operations.recover import recover
+from scheduling.storage import delivering
+from scheduling.storage.database import Database
 from tests.support.builders import SEND, new_job, once, send_request
 from tests.support.clock import START, ManualClock
 from tests.support.run import run
@@ -456,5 +459,26 @@ def test_recovery_and_a_late_outcome_at_once_lead_to_exactly_one_of_both(databas
                 assert recorded != (len(lost) == 1)
                 assert await leader.state(uid) is (State.SUCCEEDED if recorded else State.PENDING)
                 await leader.query("DELETE FROM executions")
+
+    run(scenario())
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_claim_and_a_record_find_their_rows_by_key_whatever_the_planner_believes(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores, Database(database_url, application="t", by_key=True) as hot:
+            await queued(stores, 50)
+            parameters: dict[str, Any] = {name: [] for name in delivering._OUTCOME}
+            claim = {"uids": [], "tokens": [], "lead": LEAD, "targets": [SEND], "alone": False, "worker": uuid4()}
+            async with hot.hot() as connection:
+                for statement, values in ((delivering._CLAIM, claim), (delivering._RECORD, parameters)):
+                    cursor = await connection.execute(f"EXPLAIN {statement}", {"now": None, **values})
+                    plan = "\n".join(row[0] for row in await cursor.fetchall())
+                    assert "executions_pkey" in plan
+                    assert "executions_queued" not in plan
+                    assert "Seq Scan on executions" not in plan
+                    assert "Hash Join" not in plan
 
     run(scenario())

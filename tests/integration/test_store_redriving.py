@@ -286,3 +286,21 @@ def test_a_deleted_schedule_leaves_no_backfill_behind(database_url: str) -> None
             assert await stores.count("backfills") == 0
 
     run(scenario())
+
+
+def test_a_step_of_a_backfill_against_the_cancellation_of_its_job_leaves_nothing_waiting(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            term = await stores.lead()
+            for _ in range(5):
+                job = await backfilled(stores)
+                await asyncio.gather(
+                    BackfillStore(stores.database).step_backfills(term), stores.store.cancel_job(job.job_id, None)
+                )
+                assert await stores.query("SELECT 1 FROM executions WHERE job_uid = %s", job.uid) == []
+                assert await stores.query("SELECT state FROM backfills WHERE job_uid = %s", job.uid) == [
+                    {"state": "CANCELLED"}
+                ]
+                await stores.store.delete_job(job, force=True)
+
+    run(scenario())

@@ -1,0 +1,94 @@
+"""Claiming ahead: no slot waits for a statement, no more calls at once than slots, nothing kept for long."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+from scheduling.delivery.engine import _Lane
+from scheduling.domain.execution import Reason
+from scheduling.domain.lifecycle import State
+from scheduling.domain.target import Queue
+from tests.integration.test_engine import queued
+from tests.support.clock import FlowingClock
+from tests.support.engines import EngineProcess, RecordingCaller
+from tests.support.run import run
+from tests.support.stores import open_stores
+
+#: So much that the lane claims twice its slots ahead at any pace above two a second.
+FAR = timedelta(seconds=10)
+
+
+def test_the_room_of_a_queue_follows_the_pace_of_its_calls() -> None:
+    lane = _Lane(Queue.HIGH, slots=64, free=0, measured_at=100.0)
+    lane.ended = 100
+    assert lane.room(100.05, 0.03) == 60  # 2,000 calls a second
+    lane.free = -31
+    assert lane.room(100.06, 0.03) == 0  # more than half of it is still there
+    lane.free = -29
+    assert lane.room(100.06, 0.03) == 31
+    lane.ended = 0
+    assert lane.room(100.5, 0.03) == 0  # nothing has ended since: nothing is claimed beyond the slots
+    lane.free = 2
+    assert lane.room(101.0, 0.03) == 2
+
+
+def test_however_far_ahead_is_claimed_no_more_calls_are_made_at_once_than_slots(database_url: str) -> None:
+    async def scenario() -> None:
+        caller = RecordingCaller()
+        async with (
+            open_stores(database_url, FlowingClock()) as stores,
+            EngineProcess(stores, caller, slots=3, claim_ahead=FAR) as worker,
+        ):
+            uids = await queued(stores, 60)
+            await worker.hand_over(*uids)
+            await worker.witness.until_recorded(60)
+            assert Counter(caller.keys) == Counter(str(uid) for uid in uids)
+            assert caller.most_under_way <= 3
+
+    run(scenario())
+
+
+def test_what_was_claimed_ahead_goes_back_when_the_target_becomes_slow(database_url: str) -> None:
+    async def scenario() -> None:
+        caller = RecordingCaller()
+        async with (
+            open_stores(database_url, FlowingClock()) as stores,
+            EngineProcess(stores, caller, slots=2, claim_ahead=FAR) as worker,
+        ):
+            lane = worker.engine._lanes[Queue.HIGH]
+            lane.pace, lane.measured_at = 1000.0, stores.clock.monotonic() + 3600
+            caller.close()
+            uids = await queued(stores, 6)
+            await worker.hand_over(*uids)
+            returned = await worker.witness.until_recorded(4)
+            assert [(each.state, each.reason) for each in returned] == [(State.PENDING, Reason.NOT_BEGUN)] * 4
+            assert len(caller.calls) == 2
+            lane.measured_at = 0.0
+            for each in returned:
+                assert (await stores.row(each.uid))["attempt"] == 0
+            caller.open()
+            await worker.witness.until_recorded(6)
+
+    run(scenario())
+
+
+def test_what_was_claimed_ahead_goes_back_at_once_when_the_process_stops(database_url: str) -> None:
+    async def scenario() -> None:
+        caller = RecordingCaller()
+        async with (
+            open_stores(database_url, FlowingClock()) as stores,
+            EngineProcess(stores, caller, slots=2, claim_ahead=FAR) as worker,
+        ):
+            lane = worker.engine._lanes[Queue.HIGH]
+            lane.pace, lane.measured_at = 1000.0, stores.clock.monotonic() + 3600
+            caller.close()
+            uids = await queued(stores, 6)
+            await worker.hand_over(*uids)
+            await caller.until(2)
+            await worker.engine.drain(timedelta(0))
+            states = Counter([(await stores.row(uid))["state"] for uid in uids])
+            assert states == {"PENDING": 6}
+            assert len(caller.calls) == 2
+
+    run(scenario())
