@@ -97,6 +97,19 @@ def test_a_term_that_has_ended_makes_room_for_a_higher_one(opened: Open) -> None
     run(scenario())
 
 
+def test_who_leads_without_knowing_begins_another_term(opened: Open) -> None:
+    async def scenario() -> None:
+        async with opened() as (store, _):
+            holder = uuid4()
+            assert await store.acquire(holder, TTL) == 1
+            # The answer was lost, and the process asks again.
+            assert await store.acquire(holder, TTL) == 2
+            assert not await store.renew(holder, 1, TTL)
+            assert await store.renew(holder, 2, TTL)
+
+    run(scenario())
+
+
 def test_a_term_that_was_resigned_makes_room_at_once(opened: Open) -> None:
     async def scenario() -> None:
         async with opened() as (store, _):
