@@ -22,9 +22,10 @@ from scheduling import __version__
 from scheduling.delivery.channels import Channels
 from scheduling.delivery.database_clock import DatabaseClock
 from scheduling.delivery.engine import DeliveryEngine, EngineSettings
-from scheduling.delivery.targets import ROWS, TargetTable
+from scheduling.delivery.targets import ROWS, Retention, TargetTable
 from scheduling.dispatch.broker import Transport
 from scheduling.dispatch.bulk import BulkWork
+from scheduling.dispatch.housekeeping import Housekeeper
 from scheduling.dispatch.lease import Beat, Canceller, Lease, Reaper
 from scheduling.dispatch.loop import Loop
 from scheduling.dispatch.planner import Planner
@@ -58,6 +59,7 @@ from scheduling.storage.listening import listen
 from scheduling.storage.maintaining import MaintenanceStore
 from scheduling.storage.migrate import head_revision
 from scheduling.storage.notify import LEADERLESS
+from scheduling.storage.pruning import PruningStore
 from scheduling.storage.releasing import ReleasingStore
 from scheduling.storage.status import StatusStore
 from scheduling.storage.stepping import SteppingStore
@@ -68,8 +70,6 @@ from scheduling.telemetry.serve import MetricsServer
 
 _log = logging.getLogger(__name__)
 
-#: Between two looks at the tables themselves.
-HOUSEKEEPING_PAUSE = 3600.0
 #: Connections of a worker that only claim and record: three queues claim, one batch is recorded.
 DELIVERY_CONNECTIONS = 4
 _BREAKER_GAUGE = {"CLOSED": BREAKER_CLOSED, "HALF_OPEN": BREAKER_HALF_OPEN, "OPEN": BREAKER_OPEN}
@@ -348,6 +348,12 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_ready: Callable
             await worker.stop()
 
 
+def prunable_targets(targets: TargetTable) -> list[str]:
+    """The targets whose failed executions may go in time. What is kept until it is sent is not among them."""
+    spans = (Retention.WEEK, Retention.MONTH)
+    return [target.method for target in targets if targets.retention_class(target.method) in spans]
+
+
 class WorkerFailed(Exception):
     """A part of the worker ended that should not: the process looks alive and does not do its work."""
 
@@ -378,7 +384,6 @@ class Worker:
         self._controls = ControlStore(database)
         self._is_to_pause = not settings.enabled
         advancing = AdvancingStore(database)
-        self._maintaining = MaintenanceStore(database)
         self._database = database
         self._database_clock = DatabaseClock(clock)
         self._channels = Channels(targets, settings.addresses)
@@ -437,6 +442,13 @@ class Worker:
             clock,
             settings.deployment or __version__,
         )
+        housekeeper = Housekeeper(
+            self.leadership,
+            _HousekeepingStore(self._leading, MaintenanceStore(database), PruningStore(database)),
+            clock,
+            keep_failed=settings.failed_retention,
+            failed_targets=prunable_targets(targets),
+        )
         self._pulse_loop = Loop("pulse", self._pulse.tick, clock)
         self._loops = [
             Loop("lease_guard", lease.guard, clock),
@@ -445,7 +457,7 @@ class Worker:
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
             Loop("planner", planner.tick, clock),
             Loop("bulk", BulkWork(self.leadership, SteppingStore(database), clock).tick, clock),
-            Loop("housekeeping", self._keep_house, clock),
+            Loop("housekeeping", housekeeper.tick, clock),
             Loop("listener", self._listen, clock),
         ]
         # These two go last at shutdown: as long as calls are under way, others must know that this process lives.
@@ -526,15 +538,6 @@ class Worker:
         self._observer.recovered(lost)
         return len(lost)
 
-    async def _keep_house(self) -> float:
-        if self.leadership.term is None:
-            return 5.0
-        await self._leading.forget_workers()
-        dropped = await self._maintaining.tend_history()
-        if dropped:
-            log_event(_log, logging.INFO, "history_pruned", partitions=dropped)
-        return HOUSEKEEPING_PAUSE
-
     async def _listen(self) -> float:
         def set_listening(*, listening: bool) -> None:
             self._pulse.is_listening = listening
@@ -575,6 +578,18 @@ class _PlannerStore:
         self.mark_other_zone_versions = calendars.mark_other_zone_versions
         self.move_stale_plans = calendars.move_stale_plans
         self.step_backfills = backfills.step_backfills
+
+
+class _HousekeepingStore:
+    """The stores that housekeeping works with, as one."""
+
+    def __init__(self, leading: LeadingStore, maintaining: MaintenanceStore, pruning: PruningStore) -> None:
+        self.forget_workers = leading.forget_workers
+        self.tend_history = maintaining.tend_history
+        self.prune_jobs_of = pruning.prune_jobs_of
+        self.prune_failed = pruning.prune_failed
+        self.prune_request_ids = pruning.prune_request_ids
+        self.prune_oddments = pruning.prune_oddments
 
 
 class _Breakers:

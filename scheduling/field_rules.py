@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import protovalidate
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
+if TYPE_CHECKING:
+    import protovalidate
 
 Look = Callable[[Any], bool]
 
@@ -41,6 +43,8 @@ def surely_sound(message: Message) -> bool:
 @cache
 def _validator() -> protovalidate.Validator:
     """One for the process: it compiles the rules of a type when it first sees one."""
+    import protovalidate  # noqa: PLC0415 - dear, and only needed once a request is not cleared at a look
+
     return protovalidate.Validator()
 
 

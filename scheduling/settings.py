@@ -359,6 +359,11 @@ class Settings(BaseModel):
     message_retention: Annotated[timedelta, _duration("1d", "40d")] = Field(
         default=timedelta(days=30), description="How long finished executions of messages and notifications are kept."
     )
+    failed_retention: Annotated[timedelta, _duration("1d", "365d")] = Field(
+        default=timedelta(days=30),
+        description="How long failed executions stay to be looked at and redriven. Those of messages and notifications "
+        "stay until they are sent or cancelled.",
+    )
 
     queues: Annotated[tuple[Queue, ...], PlainValidator(_queues)] = Field(
         default=(Queue.HIGH, Queue.MEDIUM, Queue.LOW), description="Queues that this worker serves."

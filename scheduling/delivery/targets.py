@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import protovalidate
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -25,6 +24,9 @@ from google.protobuf.message import DecodeError, Message
 from scheduling import field_rules
 from scheduling.domain.errors import Violation
 from scheduling.domain.target import Queue, RetryPolicy, Target
+
+if TYPE_CHECKING:
+    import protovalidate
 
 
 class Retention(Enum):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import protovalidate
 from google.protobuf.message import Message
 
 from scheduling import field_rules
 from scheduling.domain.errors import Violation
+
+if TYPE_CHECKING:
+    import protovalidate
 
 
 def broken_rules(message: Message) -> list[Violation]:

@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 
 from scheduling.domain.audit import plain
 from scheduling.domain.backfill import Backfill, BackfillState
+from scheduling.domain.errors import WrongState
 from scheduling.domain.execution import Origin
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.recurrence import fires_between
@@ -18,7 +19,7 @@ from scheduling.operations.ports import NewBackfill
 from scheduling.storage import rows
 from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
-from scheduling.storage.jobs import claim_request_id
+from scheduling.storage.jobs import claim_request_id, use_job
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import calendars_of
@@ -58,6 +59,8 @@ class BackfillStore:
             )
             if first is not None:
                 return first
+            if await use_job(connection, backfill.schedule.job_uid, self._database.moment()) is None:
+                raise WrongState("the job was deleted in between", subject="job", reason="DELETED")
             await connection.execute(
                 backfills.insert().values(
                     uid=backfill.uid,

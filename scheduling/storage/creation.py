@@ -53,6 +53,7 @@ _JOB = {
     "principal": "text",
     "labels": "jsonb",
     "retention_days": "int2",
+    "used_time": "timestamptz",
 }
 _SCHEDULE = {
     "uid": "uuid",
@@ -205,6 +206,7 @@ def _job_columns(new: NewJob) -> dict[str, Any]:
         "principal": new.principal,
         "labels": json.dumps(dict(spec.labels)) if spec.labels else "{}",
         "retention_days": spec.retention_days,
+        "used_time": None,
     }
 
 

@@ -264,15 +264,11 @@ class JobStore:
             first = await claim_request_id(connection, run.principal, run.request_id, run.digest, run.uid)
             if first is not None:
                 return first
-            job = (
-                (await connection.execute(sa.select(jobs).where(jobs.c.uid == run.job_uid).with_for_update(read=True)))
-                .mappings()
-                .first()
-            )
+            moment = self._database.moment()
+            job = await use_job(connection, run.job_uid, moment)
             refuse_cancelled(job)
             assert job is not None
             overlap = job["overlap_policy"] if run.overlap_policy is None else run.overlap_policy.value
-            moment = self._database.moment()
             await connection.execute(
                 executions.insert().values(
                     uid=run.uid,
@@ -300,6 +296,15 @@ class JobStore:
             name = f"jobs/{job['job_id']}/executions/{execution_id(run.uid)}"
             await note_change(connection, moment, name, after=made)
             return run.uid
+
+
+async def use_job(connection: AsyncConnection, uid: UUID, moment: sa.ColumnElement[datetime]) -> sa.RowMapping | None:
+    """Locks the job that is given more to do than it was created with, and says so in its row; None if there is none.
+
+    Pruning lets go of a job whose row has changed since it looked.
+    """
+    used = jobs.update().where(jobs.c.uid == uid).values(used_time=moment).returning(*jobs.c)
+    return (await connection.execute(used)).mappings().first()
 
 
 async def claim_request_id(

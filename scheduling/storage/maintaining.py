@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime, timedelta
 
 import psycopg
@@ -25,8 +26,10 @@ class MaintenanceStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def tend_history(self) -> int:
+    async def tend_history(self, before_drop: Callable[[str], Awaitable[bool]] | None = None) -> int:
         """Makes the partitions of the coming days and drops those whose day has passed; returns how many were dropped.
+
+        `before_drop` is told the name of each that is to go, and may put it off by returning False.
 
         Both need locks on the history for a moment. What does not get one at once is put off to the next call, since
         whoever records waits behind it; the days ahead leave time for that. The default partition rules out DETACH
@@ -43,6 +46,8 @@ class MaintenanceStore:
             match = _PARTITION.fullmatch(name)
             if match is None or datetime.strptime(match[1] + "+0000", "%Y%m%d%z").date() >= today - timedelta(days=1):
                 continue
+            if before_drop is not None and not await before_drop(name):
+                break
             if not await self._change(name, f'DROP TABLE IF EXISTS "{name}"'):
                 break
             dropped += 1

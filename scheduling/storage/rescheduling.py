@@ -24,7 +24,7 @@ from scheduling.storage import rows
 from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
-from scheduling.storage.jobs import refuse_cancelled
+from scheduling.storage.jobs import refuse_cancelled, use_job
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import (
     drop_plans,
@@ -36,7 +36,7 @@ from scheduling.storage.planning import (
 )
 from scheduling.storage.plans import Owner, owner_of, plan_record
 from scheduling.storage.schedules import select_schedules
-from scheduling.storage.tables import executions, jobs, schedules
+from scheduling.storage.tables import executions, schedules
 from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_spec
 
 _INFINITY = sa.text("'infinity'::timestamptz")
@@ -147,8 +147,7 @@ class ReschedulingStore:
         self, connection: AsyncConnection, schedule: Schedule
     ) -> tuple[dict[Any, Any], Owner, datetime] | None:
         """Locks job, then schedule; None if the schedule is not at that revision any more. Also tells the moment."""
-        job_select = sa.select(jobs).where(jobs.c.uid == schedule.job_uid).with_for_update()
-        job = (await connection.execute(job_select)).mappings().first()
+        job = await use_job(connection, schedule.job_uid, self._database.moment())
         columns = [column for column in schedules.c if column.name != "evaluated_until"]
         until = sa.func.nullif(schedules.c.evaluated_until, _INFINITY).label("evaluated_until")
         at_revision = (schedules.c.uid == schedule.uid, schedules.c.revision == schedule.revision)

@@ -19,7 +19,7 @@ from scheduling.storage import rows
 from scheduling.storage.auditing import note_change
 from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
-from scheduling.storage.jobs import claim_request_id, refuse_cancelled
+from scheduling.storage.jobs import claim_request_id, refuse_cancelled, use_job
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
@@ -97,11 +97,8 @@ class ScheduleStore:
             first = await claim_request_id(connection, principal, request_id, digest, schedule.uid)
             if first is not None:
                 return first
-            locked = (
-                (await connection.execute(sa.select(jobs).where(jobs.c.uid == job.uid).with_for_update()))
-                .mappings()
-                .first()
-            )
+            moment = self._database.moment()
+            locked = await use_job(connection, job.uid, moment)
             refuse_cancelled(locked)
             assert locked is not None
             count = await connection.scalar(
@@ -113,7 +110,6 @@ class ScheduleStore:
                     subject=job.name,
                     reason="TOO_MANY_SCHEDULES",
                 )
-            moment = self._database.moment()
             record = _typed(schedule_columns(job.uid, schedule), schedules)
             try:
                 await connection.execute(schedules.insert().values(**record, create_time=moment, update_time=moment))

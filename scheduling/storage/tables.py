@@ -36,6 +36,7 @@ jobs = sa.Table(
     sa.Column("create_time", _Time),
     sa.Column("update_time", _Time),
     sa.Column("cancel_time", _Time),
+    sa.Column("used_time", _Time),
 )
 
 request_ids = sa.Table(
@@ -46,6 +47,7 @@ request_ids = sa.Table(
     sa.Column("digest", sa.LargeBinary),
     sa.Column("answer", ARRAY(UUID)),
     sa.Column("create_time", _Time),
+    sa.Column("gone_time", _Time),
 )
 
 schedules = sa.Table(

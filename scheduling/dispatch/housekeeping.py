@@ -1,0 +1,135 @@
+"""Housekeeping: what the leader does to the tables once an hour, a small piece at a time.
+
+Dispatch is never to feel it. Each piece is a short transaction, and after each the database rests for as long as the
+piece took, or longer where nobody waits for the result.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Protocol, TypeVar
+
+from scheduling.domain.clock import Clock
+from scheduling.telemetry.logs import log_event
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two rounds, and between two looks at whether this process leads.
+ROUND_PAUSE, STANDBY_PAUSE = 3600.0, 5.0
+#: Seconds between two walks through all request ids.
+WALK_PAUSE = 24 * 3600.0
+#: Rest after a piece, in lengths of the piece: of pruning by the day, and of the slow walk.
+REST, WALK_REST = 0.25, 4.0
+
+R = TypeVar("R")
+
+
+class Pruned(Protocol):
+    """What a piece of pruning took away."""
+
+    @property
+    def jobs(self) -> int: ...
+
+    @property
+    def executions(self) -> int: ...
+
+
+class Store(Protocol):
+    """What housekeeping does to the tables. Every call may raise StoreUnavailable."""
+
+    async def forget_workers(self) -> None: ...
+
+    async def tend_history(self, before_drop: Callable[[str], Awaitable[bool]]) -> int: ...
+
+    async def prune_jobs_of(self, term: int, partition: str, page: int) -> tuple[Pruned, int | None]: ...
+
+    async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned: ...
+
+    async def prune_request_ids(self, term: int, after: tuple[str, str]) -> tuple[int, tuple[str, str] | None]: ...
+
+    async def prune_oddments(self, term: int, keep: timedelta) -> int: ...
+
+
+class Leader(Protocol):
+    """Whether this process leads, and under which term."""
+
+    @property
+    def term(self) -> int | None: ...
+
+
+class Housekeeper:
+    """Works while this process leads. `failed_targets` are those whose failed executions may go after `keep_failed`."""
+
+    def __init__(
+        self, leader: Leader, store: Store, clock: Clock, *, keep_failed: timedelta, failed_targets: Sequence[str]
+    ) -> None:
+        self._leader = leader
+        self._store = store
+        self._clock = clock
+        self._keep_failed = keep_failed
+        self._failed_targets = failed_targets
+        self._walked = float("-inf")
+
+    async def tick(self) -> float:
+        """One round. What a lost term or a broken link leaves undone, the next round does."""
+        term = self._leader.term
+        if term is None:
+            return STANDBY_PAUSE
+        await self._store.forget_workers()
+        dropped = await self._store.tend_history(partial(self._prune_jobs, term))
+        if dropped:
+            log_event(_log, logging.INFO, "history_pruned", partitions=dropped)
+        await self._prune_failed(term)
+        oddments = partial(self._store.prune_oddments, term, self._keep_failed)
+        while self._leader.term == term:
+            if not await self._rested(oddments, WALK_REST):
+                break
+        if self._clock.monotonic() - self._walked >= WALK_PAUSE:
+            await self._walk(term)
+        return ROUND_PAUSE if self._leader.term == term else STANDBY_PAUSE
+
+    async def _prune_jobs(self, term: int, partition: str) -> bool:
+        """Deletes the jobs and schedules that end with a partition; whether all have gone that may."""
+        jobs, page = 0, 0
+        while self._leader.term == term:
+            pruned, following = await self._rested(partial(self._store.prune_jobs_of, term, partition, page), REST)
+            jobs += pruned.jobs
+            if following is None:
+                if jobs:
+                    log_event(_log, logging.INFO, "jobs_pruned", partition=partition, jobs=jobs)
+                return True
+            page = following
+        return False
+
+    async def _prune_failed(self, term: int) -> None:
+        gone = 0
+        while self._leader.term == term:
+            piece = partial(self._store.prune_failed, term, self._keep_failed, self._failed_targets)
+            pruned = await self._rested(piece, REST)
+            gone += pruned.executions
+            if not pruned.executions:
+                break
+        if gone:
+            log_event(_log, logging.INFO, "failed_pruned", executions=gone)
+
+    async def _walk(self, term: int) -> None:
+        gone, place = 0, ("", "")
+        while self._leader.term == term:
+            removed, following = await self._rested(partial(self._store.prune_request_ids, term, place), WALK_REST)
+            gone += removed
+            if following is None:
+                self._walked = self._clock.monotonic()
+                break
+            place = following
+        if gone:
+            log_event(_log, logging.INFO, "request_ids_pruned", request_ids=gone)
+
+    async def _rested(self, piece: Callable[[], Awaitable[R]], rest: float) -> R:
+        """Does a piece, then rests for `rest` times as long."""
+        began = self._clock.monotonic()
+        result = await piece()
+        await self._clock.sleep((self._clock.monotonic() - began) * rest)
+        return result

@@ -1,0 +1,195 @@
+"""Pruning: what has ended leaves when its time is over, a bounded piece at a time.
+
+Executions leave with the partition of their day, at once. Their one-off jobs and schedules stand in tables that cannot
+be dropped: they are deleted before that, in the order in which the partition holds them, which is about the order in
+which they lie in their own tables. Whatever is repeated after a crash finds nothing left to do.
+
+Nothing unfinished goes. A job with any live execution stays, FAILED ones included, and so does one that could fire
+again: only one-offs go, and what was cancelled. Who makes use of a job changes its row in that transaction
+(`used_time`): a statement here that was faster to look than they were to commit sees the changed row and lets go of
+it. Every statement checks the leader's term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from scheduling.storage.database import NOW, Database
+from scheduling.storage.leading import TERM_HOLDS
+
+#: Pages of a history partition whose jobs go in one statement: some ten thousand rows.
+PIECE_PAGES = 400
+#: Rows of other tables in one statement.
+PIECE_ROWS = 5000
+#: What was made within this time is in use, whatever else is known of it.
+_LATELY = "interval '1 day'"
+
+_GONE = """
+silent AS (DELETE FROM schedules s USING gone WHERE s.job_uid = gone.uid RETURNING s.uid),
+gaps AS (DELETE FROM schedule_gaps g USING silent WHERE g.schedule_uid = silent.uid)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), (SELECT count(*) FROM ended)
+"""
+_NOT_LIVE = f"{TERM_HOLDS} AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = j.uid)"
+# `bool_and` of no schedule at all is NULL, so that a job which is only ever run by hand stays.
+_IS_ONE_OFF = "(SELECT bool_and(s.kind = 'ONCE' AND NOT s.paused) FROM schedules s WHERE s.job_uid = j.uid)"
+# A job that was never used but by its one schedule has no other execution: nothing need be looked up in the history.
+_UNUSED = f"""
+gone AS (
+    DELETE FROM jobs j USING ended
+    WHERE j.uid = ended.job_uid AND j.used_time IS NULL AND {_NOT_LIVE} AND {_IS_ONE_OFF} RETURNING j.uid
+),
+{_GONE}
+"""
+# Of the others it is, in each day that is kept: dear, and rare. Of recurring jobs only those go that were cancelled; an
+# ended schedule is somebody's work and goes when they delete it.
+_USED = f"""
+gone AS (
+    DELETE FROM jobs j USING ended
+    WHERE j.uid = ended.job_uid AND {_NOT_LIVE} AND ({_IS_ONE_OFF} OR j.cancel_time < {NOW} - {_LATELY})
+      AND coalesce(j.used_time < {NOW} - {_LATELY}, true)
+      AND NOT EXISTS (
+          SELECT FROM execution_history h WHERE h.job_uid = j.uid AND h.prune_day >= ({NOW} AT TIME ZONE 'UTC')::date)
+      AND NOT EXISTS (SELECT FROM backfills b WHERE b.job_uid = j.uid AND b.state = 'RUNNING')
+    RETURNING j.uid
+),
+{_GONE}
+"""
+_PAGES = "SELECT pg_relation_size(to_regclass(%(name)s)) / current_setting('block_size')::int"
+_OF_PARTITION = """
+WITH ended AS MATERIALIZED (
+    SELECT DISTINCT job_uid FROM "{partition}" WHERE ctid >= '({first},0)'::tid AND ctid < '({last},0)'::tid
+),
+"""
+_OF_JOBS = "WITH ended AS MATERIALIZED (SELECT DISTINCT unnest(%(jobs)s::uuid[]) AS job_uid),"
+# Whatever the tables' size, a piece is looked up by index.
+_BY_INDEX = "SET LOCAL enable_seqscan = off"
+_FAILED = f"""
+WITH old AS (
+    SELECT uid FROM executions
+    WHERE state = 'FAILED' AND finish_time < {NOW} - %(keep)s::interval AND target = ANY(%(targets)s::text[])
+      AND {TERM_HOLDS}
+    ORDER BY finish_time LIMIT {PIECE_ROWS} FOR UPDATE SKIP LOCKED
+),
+dropped AS (DELETE FROM executions e USING old WHERE e.uid = old.uid RETURNING e.job_uid)
+SELECT job_uid FROM dropped
+"""
+
+# An answer names jobs, schedules, executions, backfills or operations. What is not there any more is noticed first,
+# and goes a day after that.
+_REQUEST_IDS = f"""
+WITH page AS MATERIALIZED (
+    SELECT principal, request_id, answer, gone_time, create_time FROM request_ids
+    WHERE (principal, request_id) > (%(principal)s, %(request_id)s)
+    ORDER BY principal, request_id LIMIT {PIECE_ROWS}
+),
+noticed AS (
+    UPDATE request_ids r SET gone_time = {NOW} FROM page
+    WHERE r.principal = page.principal AND r.request_id = page.request_id AND {TERM_HOLDS}
+      AND page.gone_time IS NULL AND page.create_time < {NOW} - {_LATELY}
+      AND NOT EXISTS (SELECT FROM jobs t WHERE t.uid = ANY(page.answer))
+      AND NOT EXISTS (SELECT FROM schedules t WHERE t.uid = ANY(page.answer))
+      AND NOT EXISTS (SELECT FROM executions t WHERE t.uid = ANY(page.answer))
+      AND NOT EXISTS (SELECT FROM backfills t WHERE t.uid = ANY(page.answer))
+      AND NOT EXISTS (SELECT FROM operations t WHERE t.uid = ANY(page.answer))
+      AND NOT EXISTS (SELECT FROM execution_history t WHERE t.uid = ANY(page.answer))
+),
+gone AS (
+    DELETE FROM request_ids r USING page
+    WHERE r.principal = page.principal AND r.request_id = page.request_id AND {TERM_HOLDS}
+      AND page.gone_time < {NOW} - {_LATELY}
+    RETURNING 1
+)
+SELECT principal, request_id, (SELECT count(*) FROM gone) FROM page ORDER BY principal DESC, request_id DESC LIMIT 1
+"""
+
+# Small tables, by what their rows say of themselves.
+_ODDMENTS = (
+    f"""DELETE FROM owner_days WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM owner_days
+            WHERE day < ({NOW} AT TIME ZONE 'UTC')::date - 1 AND {TERM_HOLDS} LIMIT {PIECE_ROWS}))""",
+    f"""DELETE FROM backfills WHERE uid IN (
+            SELECT uid FROM backfills
+            WHERE state <> 'RUNNING' AND create_time < {NOW} - %(keep)s::interval AND {TERM_HOLDS}
+            LIMIT {PIECE_ROWS})""",
+    f"""DELETE FROM operations WHERE uid IN (
+            SELECT uid FROM operations
+            WHERE end_time < {NOW} - %(keep)s::interval AND {TERM_HOLDS} LIMIT {PIECE_ROWS})""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a piece of pruning took away."""
+
+    jobs: int = 0
+    schedules: int = 0
+    executions: int = 0
+
+
+class PruningStore:
+    """What the leader takes out of the tables. Each call is one transaction of bounded size; all may be repeated."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def prune_jobs_of(self, term: int, partition: str, page: int) -> tuple[Pruned, int | None]:
+        """Deletes the jobs and schedules that end with the rows of a history partition on PIECE_PAGES pages from `page`
+        on; also tells the page to go on with, None at the end.
+        """
+        following = page + PIECE_PAGES
+        ended = _OF_PARTITION.format(partition=partition, first=page, last=following)
+        async with self._database.maintain() as connection:
+            pages = (await connection.exec_driver_sql(_PAGES, {"name": partition})).scalar_one()
+            pruned = await self._prune(connection, ended, term)
+        return pruned, following if following < (pages or 0) else None
+
+    async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned:
+        """Deletes FAILED executions of `targets` that failed longer than `keep` ago, and the jobs that end with them.
+
+        By executions_failed, oldest first; skips what others have locked.
+        """
+        async with self._database.maintain() as connection:
+            found = await self._rows(connection, _FAILED, term, keep=keep, targets=list(targets))
+            pruned = await self._prune(connection, _OF_JOBS, term, jobs=[row[0] for row in found])
+        return replace(pruned, executions=len(found))
+
+    async def prune_request_ids(self, term: int, after: tuple[str, str]) -> tuple[int, tuple[str, str] | None]:
+        """One piece of the walk through the request ids by principal and id, `after` an earlier one: how many went, and
+        where it goes on, None at the end.
+        """
+        async with self._database.maintain() as connection:
+            rows = await self._rows(connection, _REQUEST_IDS, term, principal=after[0], request_id=after[1])
+        if not rows:
+            return 0, None
+        row = rows[0]
+        return row[2], (row[0], row[1])
+
+    async def prune_oddments(self, term: int, keep: timedelta) -> int:
+        """Deletes a piece of the counts of past days, and of backfills and operations that ended `keep` ago; returns
+        how many rows.
+        """
+        gone = 0
+        for statement in _ODDMENTS:
+            async with self._database.maintain() as connection:
+                gone += len(await self._rows(connection, f"{statement} RETURNING 1", term, keep=keep))
+        return gone
+
+    async def _prune(self, connection: AsyncConnection, ended: str, term: int, **parameters: Any) -> Pruned:
+        """Deletes those of the jobs in `ended` that may go."""
+        await connection.exec_driver_sql(_BY_INDEX)
+        jobs = schedules = 0
+        for which in (_UNUSED, _USED):
+            row = (await self._rows(connection, ended + which, term, **parameters))[0]
+            jobs, schedules = jobs + row[0], schedules + row[1]
+            if row[0] == row[2]:
+                break
+        return Pruned(jobs, schedules)
+
+    async def _rows(self, connection: AsyncConnection, statement: str, term: int, **parameters: Any) -> Sequence[Any]:
+        parameters |= {"now": self._database.now(), "term": term}
+        return (await connection.exec_driver_sql(statement, parameters)).all()
