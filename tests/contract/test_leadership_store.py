@@ -50,16 +50,6 @@ def test_the_first_term_goes_to_whoever_asks_first(opened: Open) -> None:
     run(scenario())
 
 
-def test_the_holder_itself_cannot_take_a_second_term_while_its_own_runs(opened: Open) -> None:
-    async def scenario() -> None:
-        async with opened() as (store, _):
-            holder = uuid4()
-            await store.acquire(holder, TTL)
-            assert await store.acquire(holder, TTL) is None
-
-    run(scenario())
-
-
 def test_a_term_can_be_renewed_until_it_has_ended(opened: Open) -> None:
     async def scenario() -> None:
         async with opened() as (store, clock):
