@@ -132,9 +132,7 @@ def test_a_repeat_gets_the_jobs_of_the_first_call(database_url: str) -> None:
     run(scenario())
 
 
-def test_repeats_that_arrive_together_are_answered_together(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeats_that_arrive_together_are_answered_together(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         reads = 0
         read = JobStore.get_jobs_by_uid
