@@ -188,6 +188,7 @@ class DeliveryEngine:
         self._room = asyncio.Condition()
         self._held: dict[UUID, _Held] = {}
         self._claiming: set[UUID] = set()
+        self._unanswered: set[UUID] = set()
         self._progress = asyncio.Event()
         self._calls = TaskGroup()
         self._draining = False
@@ -209,6 +210,15 @@ class DeliveryEngine:
     def suspect(self, services: frozenset[str]) -> None:
         """The breakers of these services, and of no others, want to hear of successes too."""
         self._recorder.suspects = services
+
+    @property
+    def unanswered(self) -> frozenset[UUID]:
+        """The tokens of claims that failed: perhaps they went through all the same."""
+        return frozenset(self._unanswered)
+
+    def forget_unanswered(self, tokens: Iterable[UUID]) -> None:
+        """These have been looked for."""
+        self._unanswered.difference_update(tokens)
 
     def waiting(self, queue: Queue) -> int:
         """How many ids of a queue wait for their moment."""
@@ -446,6 +456,7 @@ class DeliveryEngine:
             claims = await statement()
         except StoreUnavailable as error:
             # Perhaps the claim went through and its answer was lost: the next heartbeat finds such orphans.
+            self._unanswered.update(tokens)
             log_event(_log, logging.WARNING, "claim_failed", error=str(error), count=len(tokens))
             await self._clock.sleep(0.1)
         finally:
