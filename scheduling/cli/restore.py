@@ -9,7 +9,9 @@ from uuid import UUID
 
 import click
 
+from scheduling.app import own_principal
 from scheduling.cli.processes import BAD_SETTINGS, FAILED, read_settings, require
+from scheduling.domain.audit import Actor
 from scheduling.domain.errors import StoreUnavailable, WrongState
 from scheduling.domain.ids import parse_execution_id
 from scheduling.domain.pause import Scope
@@ -39,7 +41,7 @@ def run_restore(step: str, since_text: str | None, names: Sequence[str], *, ever
             return BAD_SETTINGS
     chosen = None if everything else [uid for uid in uids if uid is not None]
     try:
-        return asyncio.run(_run(settings.database_url, settings.principal, step, since, chosen))
+        return asyncio.run(_run(settings.database_url, own_principal(settings), step, since, chosen))
     except (StoreUnavailable, WrongState) as error:
         click.echo(f"scheduling restore {step}: {error}", err=True)
         return FAILED
@@ -47,9 +49,9 @@ def run_restore(step: str, since_text: str | None, names: Sequence[str], *, ever
 
 async def _run(url: str, principal: str, step: str, since: datetime, chosen: Sequence[UUID] | None) -> int:
     async with Database(url, application="whispr-scheduling-restore", size=2, hot_timeout=_PATIENCE) as database:
-        store = RestoringStore(database)
+        store, by = RestoringStore(database), Actor(principal, f"scheduling restore {step}")
         if step == "mark":
-            await ControlStore(database).pause(Scope.SERVICE, "", principal, "the database was restored")
+            await ControlStore(database).pause(Scope.SERVICE, "", principal, "the database was restored", by)
             click.echo("paused; `scheduling restore list` tells what may be called again, ResumeService lets it go")
             return 0
         if step == "list":
@@ -66,9 +68,9 @@ async def _run(url: str, principal: str, step: str, since: datetime, chosen: Seq
         skipped = 0
         if chosen is None:
             async for page in _pages(store, since):
-                skipped += await store.skip([each.uid for each in page])
+                skipped += await store.skip([each.uid for each in page], by)
         else:
-            skipped = await store.skip(chosen)
+            skipped = await store.skip(chosen, by)
         click.echo(f"{skipped} executions skipped")
         return 0
 

@@ -7,10 +7,13 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.audit import Acting, facts
 from scheduling.domain.bulk import BulkMethod, Operation, OperationState, Selection
 from scheduling.operations.ports import NewOperation, PageRequest
 from scheduling.storage import selecting
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
@@ -63,6 +66,8 @@ class OperationStore:
                     update_time=moment,
                 )
             )
+            asked = {name: value for name, value in facts(selection).items() if value} | {"rate": operation.rate}
+            await note_change(connection, moment, operation.name, after=asked)
         return operation.uid
 
     async def get_operation(self, uid: UUID) -> Operation | None:
@@ -86,11 +91,23 @@ class OperationStore:
         """Ends a running one, after the piece that is under way."""
         moment = self._database.moment()
         async with self._database.begin() as connection:
-            await connection.execute(
+            found = await connection.execute(
                 operations.update()
                 .where(operations.c.uid == uid, operations.c.state == OperationState.RUNNING.value)
                 .values(state=OperationState.CANCELLED.value, update_time=moment, end_time=moment)
+                .returning(operations)
             )
+            row = found.mappings().first()
+            if row is not None:
+                await note_end(connection, moment, operation_of(row))
+
+
+async def note_end(
+    connection: AsyncConnection, moment: sa.ColumnElement[Any], operation: Operation, by: Acting | None = None
+) -> None:
+    """Writes down how an operation ended and how much it has done: one entry, however much that was."""
+    ended = {"state": operation.state.value, "done": operation.done, "failed": operation.failed}
+    await note_change(connection, moment, operation.name, {"state": OperationState.RUNNING.value}, ended, by=by)
 
 
 def operation_of(row: Any) -> Operation:

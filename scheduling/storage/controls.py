@@ -8,7 +8,9 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
+from scheduling.domain.audit import Acting
 from scheduling.domain.pause import Pause, Scope
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 
 #: All pauses that stand, in the columns that `pauses_from_rows` reads.
@@ -19,7 +21,7 @@ _PAUSE = f"""
 INSERT INTO controls (scope, name, principal, note, pause_time)
 VALUES (%(scope)s, %(name)s, %(principal)s, %(note)s, {NOW}) ON CONFLICT (scope, name) DO NOTHING
 """
-_RESUME = "DELETE FROM controls WHERE scope = %(scope)s AND name = %(name)s"
+_RESUME = "DELETE FROM controls WHERE scope = %(scope)s AND name = %(name)s RETURNING principal, note"
 # By executions_queued. What a worker has claimed goes on.
 _GIVE_BACK = """
 UPDATE executions e SET state = 'PENDING', held_by = p.key
@@ -69,18 +71,33 @@ class ControlStore:
             cursor = await connection.execute(READ_PAUSES)
             return pauses_from_rows(await cursor.fetchall())
 
-    async def pause(self, scope: Scope, name: str, principal: str, note: str) -> None:
+    async def pause(self, scope: Scope, name: str, principal: str, note: str, by: Acting | None = None) -> None:
         """Nothing more of it is released; what is released and not claimed is given back. Again changes nothing.
 
-        What a release under way adds meanwhile, the next round takes back.
+        What a release under way adds meanwhile, the next round takes back. `by` is who does so other than by a call.
         """
         parameters = {"scope": scope.value, "name": name, "principal": principal, "note": note}
+        async with self._database.begin() as begun:
+            made = await begun.exec_driver_sql(_PAUSE, {"now": self._database.now(), **parameters})
+            if made.rowcount:
+                states = {"paused": False}, {"paused": True, "note": note}
+                await note_change(begun, self._database.moment(), _resource(scope, name), *states, by=by)
+        # It stands from here on; a release that begins now sees it.
         async with self._database.hot() as connection:
-            await connection.execute(_PAUSE, {"now": self._database.now(), **parameters})
             cursor = await connection.execute(READ_PAUSES)
             await give_back_paused(cursor, pauses_from_rows(await cursor.fetchall()))
 
     async def resume(self, scope: Scope, name: str) -> None:
         """Ends a pause; what it held goes on, the oldest first. Where there is none nothing changes."""
-        async with self._database.hot() as connection:
-            await connection.execute(_RESUME, {"scope": scope.value, "name": name})
+        async with self._database.begin() as connection:
+            gone = await connection.exec_driver_sql(_RESUME, {"scope": scope.value, "name": name})
+            row = gone.first()
+            if row is not None:
+                before = {"paused": True, "principal": row.principal, "note": row.note}
+                resource = _resource(scope, name)
+                await note_change(connection, self._database.moment(), resource, before, {"paused": False})
+
+
+def _resource(scope: Scope, name: str) -> str:
+    """What the audit calls it: `service`, `queues/LOW` or, as in the requests, `targets/media.MediaService`."""
+    return scope.value.lower() + (f"s/{name.replace('/', '.')}" if name else "")

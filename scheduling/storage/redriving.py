@@ -7,6 +7,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.ids import execution_id
+from scheduling.domain.lifecycle import State
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import claim_request_id
 from scheduling.storage.notify import CHANNEL
@@ -59,11 +62,14 @@ class RedrivingStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def redrive(self, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
-        """Whether the execution was redriven by this call."""
+    async def redrive(self, job_id: str, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
+        """Whether the execution of that job was redriven by this call."""
         async with self._database.begin() as connection:
             if not await redrive(connection, self._database, [uid]):
                 return False
             # After the move: of two calls at once the second finds nothing to move, and then this.
             await claim_request_id(connection, principal, request_id, digest, uid)
+            name = f"jobs/{job_id}/executions/{execution_id(uid)}"
+            states = {"state": State.FAILED.value}, {"state": State.PENDING.value}
+            await note_change(connection, self._database.moment(), name, *states)
         return True
