@@ -199,6 +199,7 @@ def breaker(rate: int, down: int) -> None:
         it.create("high", MESSAGE, "HIGH", rate * (down + 50), begin, 1 / rate)
         _wait(it, begin)
         sleep(10)
+        click.echo(json.dumps({"before": it.lateness(MESSAGE, begin, it.now(-1))}))
         siblings.process.kill()
         siblings.process.wait()
         gone, clock = it.now(), monotonic()

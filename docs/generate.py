@@ -16,6 +16,8 @@ from scheduling.settings import settings_table
 from scheduling.telemetry.metrics import NAMESPACE, TABLE
 
 DOCS = Path(__file__).resolve().parent
+sys.path.append(str(DOCS.parent))
+from tests.support.permissions import matrix  # noqa: E402 - the tests stand beside the package, not in it
 
 
 def settings() -> str:
@@ -37,7 +39,13 @@ def metrics() -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"settings": settings, "metrics": metrics}
+def permissions() -> str:
+    """What each principal of the example policy gets from each RPC."""
+    head, rows = matrix()
+    return _table(head, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"settings": settings, "metrics": metrics, "permissions": permissions}
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

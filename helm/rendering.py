@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
@@ -23,9 +22,10 @@ def values_of(environment: str) -> dict[str, Any]:
 def render(
     values: Mapping[str, Any] | None = None, *, name: str = RELEASE, namespace: str = NAMESPACE, chart: Path = CHART
 ) -> dict[str, str]:
-    """The text of every template under these values, by its path. Raises helm_python.HelmError."""
-    # Below a warning it only tells, each time, that files of the chart are links to where they are made.
-    helm_python.enable_logging(logging.WARNING)
+    """The text of every template under these values, by its path. Raises helm_python.HelmError.
+
+    The engine tells on standard error that it follows links: policy and descriptors lie where they are made.
+    """
     with helm_python.Chart.load(str(chart)) as loaded:
         return loaded.render(dict(values or {}), name=name, namespace=namespace)
 

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -38,6 +38,7 @@ from scheduling.domain.limits import GateLimits, Limits
 from scheduling.domain.pause import Pause, Scope
 from scheduling.domain.target import Queue
 from scheduling.observers import EngineObserver, RpcObserver, SchedulerObserver
+from scheduling.operations.auditing import RefusalLog
 from scheduling.operations.policy_file import PolicyFile
 from scheduling.operations.ports import Ports
 from scheduling.operations.recover import recover
@@ -200,10 +201,11 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         if transport is not None:
             stack.push_async_callback(transport.close)
         time_of_database = DatabaseClock(clock)
+        store = PostgresStore(
+            database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=own_principal(settings)
+        )
         ports = Ports(
-            store=PostgresStore(
-                database, owner_daily_jobs=settings.limit_owner_daily_jobs, exempt_owner=own_principal(settings)
-            ),
+            store=store,
             targets=targets,
             # Times are judged by the clock that dispatch goes by: a wrong clock of this machine changes nothing.
             clock=_DatabaseTime(time_of_database, clock),
@@ -219,6 +221,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         rpc_methods = rpc_method_names([service.name for service in services])
         metrics = _metrics(targets, rpc_methods)
         policy = policy_of(settings, rpc_methods, targets, metrics)
+        refusals = RefusalLog(store, metrics.audit_dropped.inc)
         refresh = _refresher(metrics, targets, database, status, clock, ports.redis.is_up)
         await _serve_metrics(stack, metrics, settings, refresh)
         head = head_revision()
@@ -238,6 +241,7 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
             is_serving=is_serving,
             authenticator=authenticator_of(settings),
             policy=allow_all if policy is None else policy.access,
+            refused=refusals.note,
             metrics=RpcObserver(metrics),
             clock=clock,
             described=targets.services,
@@ -247,12 +251,15 @@ async def run_server(settings: Settings, stop: asyncio.Event, on_ready: Callable
         told = {"identity": settings.identity, "exposed": settings.identity_exposed}
         log_event(_log, logging.INFO, "server_started", port=port, version=__version__, **told)
         on_ready(port)
+        loops = [Loop("refusals", refusals.tick, clock)]
         if policy is not None:
-            loops = [asyncio.create_task(Loop("policy", policy.tick, clock).run(), name="policy")]
-            stack.push_async_callback(_end, loops)
+            loops.append(Loop("policy", policy.tick, clock))
+        stack.push_async_callback(_end, [asyncio.create_task(loop.run(), name=loop.name) for loop in loops])
         await stop.wait()
         log_event(_log, logging.INFO, "server_stopping")
         await server.stop(settings.server_drain.total_seconds())
+        with suppress(StoreUnavailable):
+            await refusals.tick()
 
 
 def rpc_method_names(services: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
+from scheduling.domain.audit import AuditEntry
 from scheduling.domain.backfill import Backfill
 from scheduling.domain.bulk import Operation, Selection
 from scheduling.domain.calendar import PlainExclusion, SharedCalendar
@@ -353,6 +354,12 @@ class Store(Protocol):
         limit: int,
     ) -> Sequence[Execution]:
         """The first `limit` of what ended after that (finish time, uid) and up to `until`, in this order."""
+        ...
+
+    async def list_audit(
+        self, page: PageRequest, resource: str
+    ) -> tuple[Sequence[AuditEntry], tuple[str | int | None, ...] | None]:
+        """A page of what was done to a resource and what belongs to it; to everything for an empty name."""
         ...
 
     async def status(self) -> ServiceStatus: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
+from scheduling.domain.audit import acting
 from scheduling.domain.policy import EVERYTHING, Access
 from scheduling.operations.ports import Ports
 from scheduling.telemetry.traces import TraceContext
@@ -38,6 +39,7 @@ def current_call() -> Call:
 def serve_call(call: Call) -> None:
     """Makes `call` the current one, for this task and those it starts. Nothing is reset: each RPC has its own task."""
     _current.set(call)
+    acting.set(call)
 
 
 class PortsOfCalls:

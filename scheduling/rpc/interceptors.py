@@ -27,7 +27,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from scheduling.domain.clock import Clock
-from scheduling.domain.errors import InvalidRequest, SchedulingError, Violation
+from scheduling.domain.errors import InvalidRequest, PermissionDenied, SchedulingError, Violation
 from scheduling.domain.policy import EVERYTHING, Access
 from scheduling.rpc.authentication import Authenticator
 from scheduling.rpc.call import Call, current_call, serve_call
@@ -56,6 +56,8 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 Context = Any  # grpc.aio.ServicerContext, which its library leaves untyped
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
+#: Told of each refusal: principal, RPC as `Service/Method`, request id, and what was refused.
+Refused = Callable[[str, str, str, PermissionDenied], None]
 #: What a principal may do by an RPC, named `Service/Method`.
 PolicyInForce = Callable[[str, str], Access]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]]
@@ -175,10 +177,18 @@ class AccessLog(Interceptor):
 
 
 class Errors(Interceptor):
-    """Answers every exception with its code and google.rpc details; what has no row in the table is INTERNAL."""
+    """Answers every exception with its code and google.rpc details; what has no row in the table is INTERNAL.
+
+    `refused` is told of each call that its caller may not make.
+    """
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__()
+        self._refused = refused
 
     def around(self, method: str, inner: Behaviour) -> Behaviour:
         """Catches what the call raises."""
+        rpc = method.rpartition(".")[2]
 
         async def answered(request: Any, context: Context) -> Any:
             try:
@@ -186,6 +196,8 @@ class Errors(Interceptor):
             except SchedulingError as error:
                 call = current_call()
                 call.reason = error.reason
+                if isinstance(error, PermissionDenied):
+                    self._refused(call.principal, rpc, call.request_id, error)
                 return await abort(context, error, call.request_id)
             except grpc.aio.BaseError:
                 raise
@@ -318,6 +330,10 @@ def allow_all(principal: str, rpc: str) -> Access:  # noqa: ARG001 - the signatu
     return EVERYTHING
 
 
+def note_nothing(principal: str, rpc: str, request_id: str, error: PermissionDenied) -> None:
+    """Takes no note of refusals."""
+
+
 def build_interceptors(
     *,
     metrics: RpcMetrics,
@@ -325,13 +341,14 @@ def build_interceptors(
     streams: OpenStreams,
     authenticator: Authenticator,
     policy: PolicyInForce,
+    refused: Refused,
     max_send_bytes: int,
 ) -> tuple[Interceptor, ...]:
     """The one list: the first is outermost."""
     return (
         RequestIds(),
         AccessLog(metrics, clock),
-        Errors(),
+        Errors(refused),
         Streams(streams),
         Deadlines(),
         Authentication(authenticator, policy),

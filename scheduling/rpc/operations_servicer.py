@@ -10,6 +10,8 @@ from whispr.scheduling.v1 import operations_service_pb2_grpc as stubs
 from whispr.scheduling.v1.operations_service_pb2 import (
     DESCRIPTOR,
     GetStatusRequest,
+    ListAuditEntriesRequest,
+    ListAuditEntriesResponse,
     ListQueuesRequest,
     ListQueuesResponse,
     ListTargetsRequest,
@@ -26,9 +28,9 @@ from whispr.scheduling.v1.operations_service_pb2 import (
     Status,
 )
 
-from scheduling.operations import pauses, status
+from scheduling.operations import auditing, pauses, status
 from scheduling.operations.ports import Ports
-from scheduling.rpc import mapping
+from scheduling.rpc import audit_mapping, mapping, reading
 from scheduling.rpc.call import PortsOfCalls, current_call
 from scheduling.rpc.mapping import QUEUES
 
@@ -80,3 +82,7 @@ class OperationsServicer(stubs.OperationsServiceServicer):
 
     async def ResumeService(self, request: ResumeServiceRequest, context: Context) -> Status:
         return mapping.status(await pauses.resume_service(self._ports))
+
+    async def ListAuditEntries(self, request: ListAuditEntriesRequest, context: Context) -> ListAuditEntriesResponse:
+        page = await auditing.list_audit_entries(self._ports, request.resource, reading.query(request))
+        return audit_mapping.page(page)

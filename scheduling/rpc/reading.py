@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from whispr.scheduling.v1 import job_pb2, scheduling_service_pb2, target_pb2
+from whispr.scheduling.v1 import job_pb2, operations_service_pb2, scheduling_service_pb2, target_pb2
 
 from scheduling.domain.job import OverlapPolicy
 from scheduling.operations.drafts import CreateDraft, JobDraft, ListQuery, Payload, Repeat, RetryDraft
@@ -54,6 +54,7 @@ _Listing = (
     scheduling_service_pb2.ListJobsRequest
     | scheduling_service_pb2.ListSchedulesRequest
     | scheduling_service_pb2.ListExecutionsRequest
+    | operations_service_pb2.ListAuditEntriesRequest
     | scheduling_service_pb2.ListOperationsRequest
 )
 

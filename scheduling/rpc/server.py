@@ -19,7 +19,7 @@ from scheduling.operations.ports import Ports
 from scheduling.rpc import operations_servicer, scheduling_servicer
 from scheduling.rpc.authentication import Authenticator
 from scheduling.rpc.health import HealthMonitor, IsServing
-from scheduling.rpc.interceptors import PolicyInForce, RpcMetrics, allow_all, build_interceptors
+from scheduling.rpc.interceptors import PolicyInForce, Refused, RpcMetrics, allow_all, build_interceptors, note_nothing
 from scheduling.rpc.reflection import add_reflection
 from scheduling.rpc.streams import OpenStreams
 
@@ -81,6 +81,7 @@ class RpcServer:
         is_serving: IsServing,
         authenticator: Authenticator,
         policy: PolicyInForce = allow_all,
+        refused: Refused = note_nothing,
         metrics: RpcMetrics,
         clock: Clock,
         described: Sequence[str] = (),
@@ -96,6 +97,7 @@ class RpcServer:
             streams=self._streams,
             authenticator=authenticator,
             policy=policy,
+            refused=refused,
             max_send_bytes=options.max_send_bytes,
         )
         self._health = HealthMonitor(is_serving, clock, [service.name for service in self._services])

@@ -9,6 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from psycopg.rows import dict_row
 
+from scheduling.domain.audit import plain
 from scheduling.domain.backfill import Backfill, BackfillState
 from scheduling.domain.errors import WrongState
 from scheduling.domain.execution import Origin
@@ -16,6 +17,7 @@ from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.recurrence import fires_between
 from scheduling.operations.ports import NewBackfill
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import claim_request_id, use_job
 from scheduling.storage.leading import TERM_HOLDS
@@ -75,6 +77,15 @@ class BackfillStore:
                     principal=backfill.principal,
                 )
             )
+            made = {
+                "start": plain(backfill.start),
+                "end": plain(backfill.end),
+                "total": backfill.total,
+                "rate": backfill.rate,
+                "overlap_policy": backfill.overlap_policy.value,
+            }
+            name = f"{backfill.schedule.name}/backfills/b-{backfill.uid}"
+            await note_change(connection, self._database.moment(), name, after=made)
         return backfill.uid
 
     async def get_backfill(self, uid: UUID) -> Backfill | None:
@@ -92,11 +103,21 @@ class BackfillStore:
     async def cancel_backfill(self, uid: UUID) -> None:
         """Ends a running one."""
         async with self._database.begin() as connection:
-            await connection.execute(
+            ended = await connection.execute(
                 backfills.update()
-                .where(backfills.c.uid == uid, backfills.c.state == BackfillState.RUNNING.value)
+                .where(
+                    backfills.c.uid == uid,
+                    backfills.c.state == BackfillState.RUNNING.value,
+                    jobs.c.uid == backfills.c.job_uid,
+                    schedules.c.uid == backfills.c.schedule_uid,
+                )
                 .values(state=BackfillState.CANCELLED.value)
+                .returning(jobs.c.job_id, schedules.c.schedule_id)
             )
+            for job_id, schedule_id in ended.all():
+                name = f"jobs/{job_id}/schedules/{schedule_id}/backfills/b-{uid}"
+                states = ({"state": BackfillState.RUNNING.value}, {"state": BackfillState.CANCELLED.value})
+                await note_change(connection, self._database.moment(), name, *states)
 
     async def step_backfills(self, term: int) -> int:
         """Makes the executions of one second of each running backfill; returns how many.

@@ -52,7 +52,7 @@ WHERE uid IN (
     SELECT e.uid FROM executions e JOIN (
         SELECT uid FROM executions WHERE state = 'PENDING' AND held_by = %(held_by)s ORDER BY ready_time LIMIT 1000
     ) AS oldest ON oldest.uid = e.uid
-    WHERE e.state = 'PENDING' AND e.queue <> ALL(%(queues)s::text[]) AND e.target <> ALL(%(targets)s::text[])
+    WHERE e.queue <> ALL(%(queues)s::text[]) AND e.target <> ALL(%(targets)s::text[])
     ORDER BY e.ready_time LIMIT %(count)s FOR UPDATE OF e SKIP LOCKED
 )
 RETURNING uid

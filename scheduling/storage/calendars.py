@@ -20,6 +20,7 @@ from scheduling.domain.recurrence import jittered, next_fire, zone_version
 from scheduling.domain.timing import NamedCalendar, Timing
 from scheduling.operations.ports import CalendarChange
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.lists import Position
@@ -59,10 +60,10 @@ _TIMING_COLUMNS = (
 _PLAN = f"""
 INSERT INTO executions (uid, job_uid, schedule_uid, schedule_id, origin, target, queue, owner, state, nominal_time,
                         due_time, ready_time, expire_time, request, request_type, retention_days, recurring, overlap,
-                        create_time)
+                        principal, create_time)
 SELECT i.uid, j.uid, s.uid, s.schedule_id, 'SCHEDULED', j.target, j.queue, j.owner, 'PENDING', i.nominal,
        i.due, i.due, i.due + j.max_age, s.request, s.request_type, j.retention_days, true,
-       nullif(coalesce(j.overlap_policy, 'SKIP'), 'ALLOW_ALL'), {NOW}
+       nullif(coalesce(j.overlap_policy, 'SKIP'), 'ALLOW_ALL'), j.principal, {NOW}
 FROM unnest(%(uids)b::uuid[], %(schedule_uids)b::uuid[], %(nominals)b::timestamptz[], %(dues)b::timestamptz[])
      AS i (uid, schedule_uid, nominal, due)
 JOIN schedules s ON s.uid = i.schedule_uid JOIN jobs j ON j.uid = s.job_uid
@@ -122,6 +123,7 @@ class CalendarStore:
                     resource_type="Calendar",
                     name=calendar.name,
                 ) from error
+            await note_change(connection, self._database.moment(), calendar.name, after=calendar)
         found = await self.get_calendar(calendar.calendar_id)
         assert found is not None
         return found
@@ -166,6 +168,8 @@ class CalendarStore:
                 return None
             if change.exclusions is not None or change.time_zone is not None:
                 await connection.execute(_mark(calendar.calendar_id))
+            row = (await connection.execute(_select().where(calendars.c.uid == calendar.uid))).mappings().one()
+            await note_change(connection, self._database.moment(), calendar.name, calendar, _calendar(row))
         return await self.get_calendar(calendar.calendar_id)
 
     async def delete_calendar(self, calendar: SharedCalendar, *, force: bool) -> bool:
@@ -204,6 +208,7 @@ class CalendarStore:
                     )
                 )
             await connection.execute(calendars.delete().where(calendars.c.uid == calendar.uid))
+            await note_change(connection, self._database.moment(), calendar.name, before=calendar)
         return True
 
     async def mark_other_zone_versions(self, term: int, limit: int = 20_000) -> int:

@@ -124,7 +124,7 @@ ended AS (
         e.counted + i.counted::int AS counted, coalesce(e.start_time, i.start_time) AS start_time, e.worker_uid,
         coalesce(i.code, e.code) AS code, i.message, coalesce(i.attempts, e.attempts) AS attempts, e.request,
         e.request_type, i.response, i.response_type, e.cancel_request_time, e.job_revision, e.retention_days,
-        e.create_time, {NOW} AS finish_time
+        e.create_time, e.principal, {NOW} AS finish_time
 ),
 moved AS ({move_sql("ended", {})}),
 kept AS (

@@ -13,13 +13,24 @@ import sqlalchemy as sa
 
 from scheduling.domain.execution import Execution, Reason
 from scheduling.domain.filters import Expression
+from scheduling.domain.ids import execution_id
 from scheduling.domain.lifecycle import State
 from scheduling.operations.ports import PageRequest
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
 from scheduling.storage.jobs import ask_to_stop, lock_unfinished
-from scheduling.storage.lists import Position, SortKey, condition, page_bounds, read_page, time_key, uid_key
+from scheduling.storage.lists import (
+    Position,
+    SortKey,
+    condition,
+    of_principals,
+    page_bounds,
+    read_page,
+    time_key,
+    uid_key,
+)
 from scheduling.storage.tables import HISTORY_COLUMNS, execution_history, executions, jobs
 
 _PAYLOADS = ("request", "response")
@@ -75,9 +86,10 @@ class ExecutionStore:
             select = _select(table, with_payload=page.with_payload)
             if job_id is not None:
                 select = select.where(jobs.c.job_id == job_id)
+            keys = _keys(page.order, table)
+            bounded = page_bounds(select, page, keys, filter_columns(table))
             if page.principals is not None:
-                select = select.where(jobs.c.principal.in_(sorted(page.principals)))
-            bounded = page_bounds(select, page, _keys(page.order, table), filter_columns(table))
+                bounded = of_principals(bounded, table.c.principal, page, keys)
             branches.append(sa.select(bounded.subquery()))
         merged = sa.union_all(*branches).subquery()
         names = [str(key.column.key) for key in _keys(page.order, executions)]
@@ -95,9 +107,13 @@ class ExecutionStore:
         )
         moment = self._database.moment()
         async with self._database.begin() as connection:
-            await lock_unfinished(connection, which)
+            states = await lock_unfinished(connection, which)
             await end_waiting(connection, which, State.CANCELLED, Reason.CALLER, moment)
             await connection.execute(ask_to_stop(which, moment))
+            for state in states:
+                asked = {"cancel_requested": True} if state == State.RUNNING.value else {"state": "CANCELLED"}
+                name = f"jobs/{job_id}/executions/{execution_id(uid)}"
+                await note_change(connection, moment, name, {"state": state}, asked)
 
     async def read_open(
         self,

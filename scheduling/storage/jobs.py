@@ -14,10 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from scheduling.domain.backfill import BackfillState
 from scheduling.domain.errors import AlreadyExists, WrongState
 from scheduling.domain.execution import Origin, Reason
+from scheduling.domain.ids import execution_id
 from scheduling.domain.job import Job, OverlapPolicy
 from scheduling.domain.lifecycle import UNFINISHED, State
 from scheduling.operations.ports import JobChange, NewRun, PageRequest
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
 from scheduling.storage.lists import Position, SortKey, of_principals, page_bounds, read_page, text_key, uid_key
@@ -177,7 +179,9 @@ class JobStore:
                     .where(executions.c.job_uid == job.uid, executions.c.state == State.PENDING.value)
                     .values(**waiting)
                 )
-            return await _read(connection, jobs.c.uid == job.uid, with_payload=True)
+            updated = await _read(connection, jobs.c.uid == job.uid, with_payload=True)
+            await note_change(connection, self._database.moment(), job.name, job, updated)
+            return updated
 
     async def cancel_job(self, job_id: str, revision: int | None) -> Job | None:
         """Ends the job: locks job, then schedules, then executions."""
@@ -207,6 +211,7 @@ class JobStore:
                 await lock_unfinished(connection, executions.c.job_uid == uid)
                 await end_waiting(connection, executions.c.job_uid == uid, State.CANCELLED, Reason.CALLER, moment)
                 await connection.execute(ask_to_stop(executions.c.job_uid == uid, moment))
+                await note_change(connection, moment, f"jobs/{job_id}", {"cancelled": False}, {"cancelled": True})
             return await _read(connection, jobs.c.uid == uid, with_payload=True)
 
     async def delete_job(self, job: Job, *, force: bool, at_revision: bool = False) -> bool:
@@ -239,6 +244,7 @@ class JobStore:
             for table in (schedules, executions, execution_history):
                 await connection.execute(table.delete().where(table.c.job_uid == job.uid))
             await connection.execute(jobs.delete().where(jobs.c.uid == job.uid))
+            await note_change(connection, self._database.moment(), job.name, before=job)
             return True
 
     async def find_answer(self, principal: str, request_id: str, digest: bytes) -> Sequence[UUID] | None:
@@ -280,11 +286,15 @@ class JobStore:
                     request=run.request,
                     request_type=run.request_type,
                     retention_days=job["retention_days"],
+                    principal=job["principal"],
                     overlap=None if overlap == OverlapPolicy.ALLOW_ALL.value else overlap,
                     recurring=False,
                 )
             )
             await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
+            made = {"origin": Origin.MANUAL.value, "own_request": run.request is not None, "overlap_policy": overlap}
+            name = f"jobs/{job['job_id']}/executions/{execution_id(run.uid)}"
+            await note_change(connection, moment, name, after=made)
             return run.uid
 
 

@@ -36,6 +36,7 @@ PLAN_COLUMNS = {
     "retention_days": "int2",
     "recurring": "bool",
     "overlap": "text",
+    "principal": "text",
 }
 INSERT_PLANS = f"""
 INSERT INTO executions ({", ".join(PLAN_COLUMNS)}, create_time)
@@ -44,7 +45,7 @@ FROM unnest({", ".join(f"%({name})s::{kind}[]" for name, kind in PLAN_COLUMNS.it
      AS i ({", ".join(PLAN_COLUMNS)})
 """
 JOBS_OF = """
-SELECT uid, job_id, target, queue, owner, max_age, retention_days, overlap_policy FROM jobs
+SELECT uid, job_id, target, queue, owner, max_age, retention_days, overlap_policy, principal FROM jobs
 WHERE uid = ANY(%(uids)s::uuid[]) AND cancel_time IS NULL
 """
 
@@ -60,12 +61,25 @@ class Owner:
     max_age: Any
     retention_days: int | None
     overlap_policy: str | None
+    principal: str
 
 
 def owner_of(job: Mapping[Any, Any]) -> Owner:
     """The part of a row of `jobs` that plans need."""
     return Owner(
-        *(job[name] for name in ("uid", "target", "queue", "owner", "max_age", "retention_days", "overlap_policy"))
+        *(
+            job[name]
+            for name in (
+                "uid",
+                "target",
+                "queue",
+                "owner",
+                "max_age",
+                "retention_days",
+                "overlap_policy",
+                "principal",
+            )
+        )
     )
 
 
@@ -74,7 +88,14 @@ def owner_of_new(job: NewJob) -> Owner:
     spec = job.spec
     overlap = None if spec.overlap_policy is None else spec.overlap_policy.value
     return Owner(
-        job.uid, spec.target, spec.queue.value, spec.owner, spec.retry_policy.max_age, spec.retention_days, overlap
+        job.uid,
+        spec.target,
+        spec.queue.value,
+        spec.owner,
+        spec.retry_policy.max_age,
+        spec.retention_days,
+        overlap,
+        job.principal,
     )
 
 
@@ -138,6 +159,7 @@ def plan_record(
         "retention_days": owner.retention_days,
         "recurring": recurring,
         "overlap": overlap if origin is not Origin.SCHEDULED else overlap_column(policy, recurring=recurring),
+        "principal": owner.principal,
     }
 
 

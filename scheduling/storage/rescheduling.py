@@ -21,6 +21,7 @@ from scheduling.domain.schedule import Schedule
 from scheduling.domain.timing import Timing
 from scheduling.operations.ports import ScheduleChange
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
 from scheduling.storage.jobs import refuse_cancelled, use_job
@@ -69,7 +70,9 @@ class ReschedulingStore:
             await connection.execute(schedules.update().where(schedules.c.uid == schedule.uid).values(**values))
             if change.timing is not None or change.change_request:
                 await _replan(connection, row | values, owner, schedule.timing, change.timing or schedule.timing, now)
-            return await _read(connection, schedule.uid)
+            changed = await _read(connection, schedule.uid)
+            await note_change(connection, self._database.moment(), schedule.name, schedule, changed)
+            return changed
 
     async def pause_schedule(self, schedule: Schedule, principal: str, note: str) -> Schedule | None:
         """Pauses the schedule if its revision is still that of `schedule`: what it has planned goes."""
@@ -110,7 +113,9 @@ class ReschedulingStore:
                     )
                     .values(state=State.PENDING.value, held_by=HELD_BY_PAUSE)
                 )
-            return await _read(connection, schedule.uid)
+            changed = await _read(connection, schedule.uid)
+            await note_change(connection, self._database.moment(), schedule.name, schedule, changed)
+            return changed
 
     async def resume_schedule(self, schedule: Schedule) -> Schedule | None:
         """Resumes the schedule if its revision is still that of `schedule`: what passed meanwhile becomes one gap."""
@@ -134,7 +139,9 @@ class ReschedulingStore:
                 )
             else:
                 await _let_go(connection, schedule.uid, now)
-            return await _read(connection, schedule.uid)
+            changed = await _read(connection, schedule.uid)
+            await note_change(connection, self._database.moment(), schedule.name, schedule, changed)
+            return changed
 
     async def _lock(
         self, connection: AsyncConnection, schedule: Schedule

@@ -16,6 +16,7 @@ from scheduling.domain.lifecycle import UNFINISHED, State
 from scheduling.domain.schedule import NewSchedule, Schedule
 from scheduling.operations.ports import PageRequest
 from scheduling.storage import rows
+from scheduling.storage.auditing import note_change
 from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id, refuse_cancelled, use_job
@@ -122,6 +123,8 @@ class ScheduleStore:
                 plan = first_plan(owner_of(locked), schedule, schedule.accept_time)
                 await connection.execute(executions.insert().values(**plan, create_time=moment))
             await connection.execute(sa.text(f"SELECT pg_notify('{CHANNEL}', '')"))
+            name = f"{job.name}/schedules/{schedule.schedule_id}"
+            await note_change(connection, moment, name, after=schedule)
             return schedule.uid
 
     async def get_schedule(self, job_id: str, schedule_id: str) -> Schedule | None:
@@ -171,4 +174,5 @@ class ScheduleStore:
                     executions.c.nominal_time > self._database.moment(),
                 )
             )
+            await note_change(connection, self._database.moment(), schedule.name, before=schedule)
             return True

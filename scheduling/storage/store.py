@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scheduling.domain.job import Creation, Job
+from scheduling.storage.auditing import AuditStore
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.bulk import OperationStore
 from scheduling.storage.calendars import CalendarStore
@@ -34,6 +35,7 @@ class PostgresStore(
     OperationStore,
     StatusStore,
     ControlStore,
+    AuditStore,
 ):
     """Implements `operations.ports.Store` on PostgreSQL."""
 

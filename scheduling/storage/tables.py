@@ -202,6 +202,7 @@ def _execution_columns() -> list[sa.Column[object]]:
         sa.Column("job_revision", sa.BigInteger),
         sa.Column("retention_days", sa.SmallInteger),
         sa.Column("create_time", _Time),
+        sa.Column("principal", sa.Text),
     ]
 
 
@@ -258,6 +259,23 @@ breakers = sa.Table(
     sa.Column("probes", sa.Integer),
     sa.Column("probe_time", _Time),
     sa.Column("change_time", _Time),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("uid", UUID, primary_key=True),
+    sa.Column("time", _Time),
+    sa.Column("principal", sa.Text),
+    sa.Column("rpc", sa.Text),
+    sa.Column("resource", sa.Text),
+    sa.Column("outcome", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("missing", sa.Text),
+    sa.Column("before", JSONB),
+    sa.Column("after", JSONB),
+    sa.Column("request_id", sa.Text),
+    sa.Column("count", sa.Integer),
 )
 
 controls = sa.Table(

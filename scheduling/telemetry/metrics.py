@@ -120,6 +120,7 @@ TABLE: Final = (
     MetricSpec("gauge", "db_pool_in_use", "Connections to PostgreSQL in use.", (), "connections"),
     MetricSpec("gauge", "db_pool_size", "Connections to PostgreSQL that this process may open.", (), "connections"),
     MetricSpec("gauge", "redis_up", "1 while Redis answers, else 0."),
+    MetricSpec("counter", "audit_dropped_total", "Refusals that came too fast to be written down.", (), "refusals"),
     MetricSpec("gauge", "policy_stale", "1 while a changed policy was refused and an older one is in force, else 0."),
     MetricSpec(
         "gauge",
@@ -211,6 +212,7 @@ class Metrics:
         self.db_pool_size = gauge("db_pool_size")
         self.redis_up = gauge("redis_up")
         self.policy_stale = gauge("policy_stale")
+        self.audit_dropped = counter("audit_dropped_total")
         self.refresh_time = gauge("refresh_time_seconds")
         gauge("build_info").labels(version, platform.python_version()).set(1)
 

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import helm_python
@@ -242,6 +243,13 @@ def test_an_external_secret_asks_for_both_urls_and_leaves_the_secret_behind() ->
     assert {one["secretKey"] for one in made["data"]} == {"database-url", "redis-url"}
     assert set(made) == {"refreshInterval", "secretStoreRef", "target", "data"}
     assert made["target"]["creationPolicy"] == "Orphan"
+
+
+def test_the_packaged_chart_renders_the_same_as_the_folder(tmp_path: Path) -> None:
+    # Its policy and the transcoder's descriptors are links to where they are made: the package has to hold them.
+    packed = helm_python.package(str(CHART), destination=str(tmp_path))
+    values = values_of("staging")
+    assert render(values, chart=Path(packed)) == render(values)
 
 
 def test_the_transcoder_knows_the_rest_paths() -> None:

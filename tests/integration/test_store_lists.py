@@ -150,6 +150,26 @@ def test_release_reads_little_of_what_is_held_and_nothing_of_a_plain_backlog(dat
     run(scenario())
 
 
+def test_release_goes_by_its_indexes_on_a_table_that_was_never_analyzed(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            await fill(stores, 1)
+            # As when a new database gets its first thousands: the planner knows nothing.
+            await stores.query("CREATE TABLE kept AS SELECT * FROM executions")
+            await stores.query("TRUNCATE executions")
+            await stores.query("ALTER TABLE executions SET (autovacuum_enabled = false)")
+            await stores.query("INSERT INTO executions SELECT * FROM kept")
+            (lane,) = await stores.query("SELECT hashtext(%s) AS n", SEND)
+            parameters = {"lanes": [lane["n"]], "caps": [100], "untils": [NOW], "limit": 1000, "exempt": "", "now": NOW}
+            for mode in ("force_generic_plan", "force_custom_plan"):
+                await stores.query(f"ALTER DATABASE {database_url.rpartition('/')[2]} SET plan_cache_mode = {mode}")
+                async with open_stores(database_url) as fresh:
+                    bounds = {"queue": "HIGH", "probes": [], "room": 100, **parameters}
+                    assert await rows_read(fresh, gating.RELEASE_PLAIN, bounds) <= 1000, mode
+
+    run(scenario())
+
+
 def test_every_job_with_something_held_gets_its_turn_however_many_there_are(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,19 @@ def test_the_reach_of_one_grant_does_not_go_with_the_targets_of_another() -> Non
     assert reason(check, "jobs/x", B, CLEAN, "user-1") == "TARGET_NOT_GRANTED"
 
 
+def test_filters_that_bring_calls_about_reach_others_by_grants_for_all_targets_only() -> None:
+    def reached(text: str) -> Any:
+        return access(text, rpc="RunJob").principals_in_bulk
+
+    everyone = ["*", "spiffe://*"]
+    assert reached(grant(rpcs=["RunJob"], targets=[SEND], owners=everyone, jobs="all")) == frozenset({A})
+    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=["*"], jobs=[B])) == frozenset({A})
+    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=everyone, jobs=[B])) == frozenset({A, B})
+    narrow = grant(rpcs=["RunJob"], targets=[SEND], owners=everyone, jobs="all")
+    assert reached(narrow + grant(rpcs=["RunJob"], owners=everyone)) == frozenset({A})
+    assert reached(grant(rpcs=["RunJob"], targets=["*"], owners=everyone, jobs="all")) is None
+
+
 def test_any_owner_does_not_mean_the_identities_of_services() -> None:
     check = access(grant(owners=["*"])).check_new
     assert reason(check, SEND, "user-1", raises=False) == ""
@@ -147,8 +160,8 @@ def test_a_star_alone_means_every_principal_and_never_stands_among_others() -> N
 
 
 def test_principals_have_names() -> None:
-    text = f'[principals]\nmine = "{A}"\nother = "{B}"\n' + grant(principals=["mine"], jobs=["other"])
-    assert access(text).principals == frozenset({A, B})
+    text = f'[principals]\nmine = "{A}"\nother = "{B}"\n' + grant(principals=["mine"], rpcs=["GetJob"], jobs=["other"])
+    assert access(text, rpc="GetJob").principals == frozenset({A, B})
 
 
 def test_all_that_is_wrong_is_told_together() -> None:

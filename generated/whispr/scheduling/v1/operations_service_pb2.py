@@ -27,11 +27,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from whispr.scheduling.v1 import target_pb2 as whispr_dot_scheduling_dot_v1_dot_target__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-whispr/scheduling/v1/operations_service.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!whispr/scheduling/v1/target.proto\"\x12\n\x10GetStatusRequest\"\xc7\x03\n\x06Status\x12-\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x13\n\x0bleader_term\x18\x05 \x01(\x03\x12-\n\x07workers\x18\x06 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Worker\x12\x16\n\x0e\x64\x65graded_modes\x18\x07 \x03(\t\x12\x11\n\tjob_count\x18\x08 \x01(\x03\x12\x33\n\x0flast_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_due_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11time_zone_version\x18\x0b \x01(\t\x12\x17\n\x0fschema_revision\x18\x0c \x01(\t\x12\x18\n\x10\x64\x61tabase_version\x18\r \x01(\t\x12\x33\n\x06pauses\x18\x0e \x03(\x0b\x32#.whispr.scheduling.v1.OperatorPause\"\xdb\x01\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12+\n\x06queues\x18\x04 \x03(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrunning_count\x18\x07 \x01(\x05\"\x13\n\x11ListQueuesRequest\"G\n\x12ListQueuesResponse\x12\x31\n\x06queues\x18\x01 \x03(\x0b\x32!.whispr.scheduling.v1.QueueStatus\"\x92\x02\n\x0bQueueStatus\x12*\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12\x15\n\rwaiting_count\x18\x02 \x01(\x03\x12\x14\n\x0cqueued_count\x18\x03 \x01(\x03\x12\x15\n\rrunning_count\x18\x04 \x01(\x03\x12\x16\n\x0eretrying_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_waiting\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x05pause\x18\x08 \x01(\x0b\x32#.whispr.scheduling.v1.OperatorPause\"V\n\x12ListTargetsRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\"]\n\x13ListTargetsResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x11PauseQueueRequest\x12:\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\x04note\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"P\n\x12ResumeQueueRequest\x12:\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\"i\n\x12PauseTargetRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xfa\x41\x1a\n\x18scheduling.whispr/Target\xbaH\x05r\x03\x18\xf4\x03\x12\x1a\n\x04note\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"D\n\x13PauseTargetResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\"N\n\x13ResumeTargetRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xfa\x41\x1a\n\x18scheduling.whispr/Target\xbaH\x05r\x03\x18\xf4\x03\"E\n\x14ResumeTargetResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\"1\n\x13PauseServiceRequest\x12\x1a\n\x04note\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"\x16\n\x14ResumeServiceRequest2\xf5\x08\n\x11OperationsService\x12\x65\n\tGetStatus\x12&.whispr.scheduling.v1.GetStatusRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12s\n\nListQueues\x12\'.whispr.scheduling.v1.ListQueuesRequest\x1a(.whispr.scheduling.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12w\n\x0bListTargets\x12(.whispr.scheduling.v1.ListTargetsRequest\x1a).whispr.scheduling.v1.ListTargetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/targets\x12}\n\nPauseQueue\x12\'.whispr.scheduling.v1.PauseQueueRequest\x1a!.whispr.scheduling.v1.QueueStatus\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:pause:\x01*\x12\x80\x01\n\x0bResumeQueue\x12(.whispr.scheduling.v1.ResumeQueueRequest\x1a!.whispr.scheduling.v1.QueueStatus\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/queues/{queue}:resume:\x01*\x12\x89\x01\n\x0bPauseTarget\x12(.whispr.scheduling.v1.PauseTargetRequest\x1a).whispr.scheduling.v1.PauseTargetResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=targets/*}:pause:\x01*\x12\x8d\x01\n\x0cResumeTarget\x12).whispr.scheduling.v1.ResumeTargetRequest\x1a*.whispr.scheduling.v1.ResumeTargetResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=targets/*}:resume:\x01*\x12t\n\x0cPauseService\x12).whispr.scheduling.v1.PauseServiceRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/status:pause:\x01*\x12w\n\rResumeService\x12*.whispr.scheduling.v1.ResumeServiceRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/status:resume:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-whispr/scheduling/v1/operations_service.proto\x12\x14whispr.scheduling.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!whispr/scheduling/v1/target.proto\"\x12\n\x10GetStatusRequest\"\xc7\x03\n\x06Status\x12-\n\tread_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x0e\n\x06leader\x18\x04 \x01(\t\x12\x13\n\x0bleader_term\x18\x05 \x01(\x03\x12-\n\x07workers\x18\x06 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Worker\x12\x16\n\x0e\x64\x65graded_modes\x18\x07 \x03(\t\x12\x11\n\tjob_count\x18\x08 \x01(\x03\x12\x33\n\x0flast_start_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rnext_due_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11time_zone_version\x18\x0b \x01(\t\x12\x17\n\x0fschema_revision\x18\x0c \x01(\t\x12\x18\n\x10\x64\x61tabase_version\x18\r \x01(\t\x12\x33\n\x06pauses\x18\x0e \x03(\x0b\x32#.whispr.scheduling.v1.OperatorPause\"\xdb\x01\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x05\x12+\n\x06queues\x18\x04 \x03(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0eheartbeat_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrunning_count\x18\x07 \x01(\x05\"\x13\n\x11ListQueuesRequest\"G\n\x12ListQueuesResponse\x12\x31\n\x06queues\x18\x01 \x03(\x0b\x32!.whispr.scheduling.v1.QueueStatus\"\x92\x02\n\x0bQueueStatus\x12*\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.Queue\x12\x15\n\rwaiting_count\x18\x02 \x01(\x03\x12\x14\n\x0cqueued_count\x18\x03 \x01(\x03\x12\x15\n\rrunning_count\x18\x04 \x01(\x03\x12\x16\n\x0eretrying_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x03\x12\x31\n\x0eoldest_waiting\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x05pause\x18\x08 \x01(\x0b\x32#.whispr.scheduling.v1.OperatorPause\"V\n\x12ListTargetsRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\"]\n\x13ListTargetsResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x11PauseQueueRequest\x12:\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\x04note\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"P\n\x12ResumeQueueRequest\x12:\n\x05queue\x18\x01 \x01(\x0e\x32\x1b.whispr.scheduling.v1.QueueB\x0e\xe2\x41\x01\x02\xbaH\x07\x82\x01\x04\x10\x01 \x00\"i\n\x12PauseTargetRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xfa\x41\x1a\n\x18scheduling.whispr/Target\xbaH\x05r\x03\x18\xf4\x03\x12\x1a\n\x04note\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"D\n\x13PauseTargetResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\"N\n\x13ResumeTargetRequest\x12\x37\n\x04name\x18\x01 \x01(\tB)\xe2\x41\x01\x02\xfa\x41\x1a\n\x18scheduling.whispr/Target\xbaH\x05r\x03\x18\xf4\x03\"E\n\x14ResumeTargetResponse\x12-\n\x07targets\x18\x01 \x03(\x0b\x32\x1c.whispr.scheduling.v1.Target\"1\n\x13PauseServiceRequest\x12\x1a\n\x04note\x18\x01 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xf4\x03\"\x16\n\x14ResumeServiceRequest\"\xb8\x01\n\x17ListAuditEntriesRequest\x12\x1e\n\tpage_size\x18\x01 \x01(\x05\x42\x0b\xe2\x41\x01\x01\xbaH\x04\x1a\x02(\x00\x12 \n\npage_token\x18\x02 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xe8\x07\x12\x1c\n\x06\x66ilter\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xd0\x0f\x12\x1d\n\x08order_by\x18\x04 \x01(\tB\x0b\xe2\x41\x01\x01\xbaH\x04r\x02\x18\x64\x12\x1e\n\x08resource\x18\x05 \x01(\tB\x0c\xe2\x41\x01\x01\xbaH\x05r\x03\x18\xac\x02\"f\n\x18ListAuditEntriesResponse\x12\x31\n\x07\x65ntries\x18\x01 \x03(\x0b\x32 .whispr.scheduling.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x83\x03\n\nAuditEntry\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x0b\n\x03rpc\x18\x04 \x01(\t\x12\x10\n\x08resource\x18\x05 \x01(\t\x12\x39\n\x07outcome\x18\x06 \x01(\x0e\x32(.whispr.scheduling.v1.AuditEntry.Outcome\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0f\n\x07missing\x18\x08 \x01(\t\x12\'\n\x06\x62\x65\x66ore\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12\r\n\x05\x63ount\x18\x0c \x01(\x05\"<\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43HANGED\x10\x01\x12\x0b\n\x07REFUSED\x10\x02\x32\x83\n\n\x11OperationsService\x12\x65\n\tGetStatus\x12&.whispr.scheduling.v1.GetStatusRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/status\x12s\n\nListQueues\x12\'.whispr.scheduling.v1.ListQueuesRequest\x1a(.whispr.scheduling.v1.ListQueuesResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/queues\x12w\n\x0bListTargets\x12(.whispr.scheduling.v1.ListTargetsRequest\x1a).whispr.scheduling.v1.ListTargetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/targets\x12}\n\nPauseQueue\x12\'.whispr.scheduling.v1.PauseQueueRequest\x1a!.whispr.scheduling.v1.QueueStatus\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/queues/{queue}:pause:\x01*\x12\x80\x01\n\x0bResumeQueue\x12(.whispr.scheduling.v1.ResumeQueueRequest\x1a!.whispr.scheduling.v1.QueueStatus\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/v1/queues/{queue}:resume:\x01*\x12\x89\x01\n\x0bPauseTarget\x12(.whispr.scheduling.v1.PauseTargetRequest\x1a).whispr.scheduling.v1.PauseTargetResponse\"%\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/{name=targets/*}:pause:\x01*\x12\x8d\x01\n\x0cResumeTarget\x12).whispr.scheduling.v1.ResumeTargetRequest\x1a*.whispr.scheduling.v1.ResumeTargetResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/{name=targets/*}:resume:\x01*\x12t\n\x0cPauseService\x12).whispr.scheduling.v1.PauseServiceRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/status:pause:\x01*\x12w\n\rResumeService\x12*.whispr.scheduling.v1.ResumeServiceRequest\x1a\x1c.whispr.scheduling.v1.Status\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/status:resume:\x01*\x12\x8b\x01\n\x10ListAuditEntries\x12-.whispr.scheduling.v1.ListAuditEntriesRequest\x1a..whispr.scheduling.v1.ListAuditEntriesResponse\"\x18\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/auditEntriesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +57,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMETARGETREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\032\n\030scheduling.whispr/Target\272H\005r\003\030\364\003'
   _globals['_PAUSESERVICEREQUEST'].fields_by_name['note']._loaded_options = None
   _globals['_PAUSESERVICEREQUEST'].fields_by_name['note']._serialized_options = b'\342A\001\001\272H\005r\003\030\364\003'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001\272H\004\032\002(\000'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001\272H\005r\003\030\350\007'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['filter']._serialized_options = b'\342A\001\001\272H\005r\003\030\320\017'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['order_by']._serialized_options = b'\342A\001\001\272H\004r\002\030d'
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['resource']._loaded_options = None
+  _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['resource']._serialized_options = b'\342A\001\001\272H\005r\003\030\254\002'
   _globals['_OPERATIONSSERVICE'].methods_by_name['GetStatus']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/status'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListQueues']._loaded_options = None
@@ -74,38 +85,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPERATIONSSERVICE'].methods_by_name['PauseService']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/status:pause:\001*'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeService']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ResumeService']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/status:resume:\001*'
-  _globals['_GETSTATUSREQUEST']._serialized_start=290
-  _globals['_GETSTATUSREQUEST']._serialized_end=308
-  _globals['_STATUS']._serialized_start=311
-  _globals['_STATUS']._serialized_end=766
-  _globals['_WORKER']._serialized_start=769
-  _globals['_WORKER']._serialized_end=988
-  _globals['_LISTQUEUESREQUEST']._serialized_start=990
-  _globals['_LISTQUEUESREQUEST']._serialized_end=1009
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=1011
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=1082
-  _globals['_QUEUESTATUS']._serialized_start=1085
-  _globals['_QUEUESTATUS']._serialized_end=1359
-  _globals['_LISTTARGETSREQUEST']._serialized_start=1361
-  _globals['_LISTTARGETSREQUEST']._serialized_end=1447
-  _globals['_LISTTARGETSRESPONSE']._serialized_start=1449
-  _globals['_LISTTARGETSRESPONSE']._serialized_end=1542
-  _globals['_PAUSEQUEUEREQUEST']._serialized_start=1544
-  _globals['_PAUSEQUEUEREQUEST']._serialized_end=1651
-  _globals['_RESUMEQUEUEREQUEST']._serialized_start=1653
-  _globals['_RESUMEQUEUEREQUEST']._serialized_end=1733
-  _globals['_PAUSETARGETREQUEST']._serialized_start=1735
-  _globals['_PAUSETARGETREQUEST']._serialized_end=1840
-  _globals['_PAUSETARGETRESPONSE']._serialized_start=1842
-  _globals['_PAUSETARGETRESPONSE']._serialized_end=1910
-  _globals['_RESUMETARGETREQUEST']._serialized_start=1912
-  _globals['_RESUMETARGETREQUEST']._serialized_end=1990
-  _globals['_RESUMETARGETRESPONSE']._serialized_start=1992
-  _globals['_RESUMETARGETRESPONSE']._serialized_end=2061
-  _globals['_PAUSESERVICEREQUEST']._serialized_start=2063
-  _globals['_PAUSESERVICEREQUEST']._serialized_end=2112
-  _globals['_RESUMESERVICEREQUEST']._serialized_start=2114
-  _globals['_RESUMESERVICEREQUEST']._serialized_end=2136
-  _globals['_OPERATIONSSERVICE']._serialized_start=2139
-  _globals['_OPERATIONSSERVICE']._serialized_end=3280
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
+  _globals['_OPERATIONSSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\202\323\344\223\002\022\022\020/v1/auditEntries'
+  _globals['_GETSTATUSREQUEST']._serialized_start=320
+  _globals['_GETSTATUSREQUEST']._serialized_end=338
+  _globals['_STATUS']._serialized_start=341
+  _globals['_STATUS']._serialized_end=796
+  _globals['_WORKER']._serialized_start=799
+  _globals['_WORKER']._serialized_end=1018
+  _globals['_LISTQUEUESREQUEST']._serialized_start=1020
+  _globals['_LISTQUEUESREQUEST']._serialized_end=1039
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=1041
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1112
+  _globals['_QUEUESTATUS']._serialized_start=1115
+  _globals['_QUEUESTATUS']._serialized_end=1389
+  _globals['_LISTTARGETSREQUEST']._serialized_start=1391
+  _globals['_LISTTARGETSREQUEST']._serialized_end=1477
+  _globals['_LISTTARGETSRESPONSE']._serialized_start=1479
+  _globals['_LISTTARGETSRESPONSE']._serialized_end=1572
+  _globals['_PAUSEQUEUEREQUEST']._serialized_start=1574
+  _globals['_PAUSEQUEUEREQUEST']._serialized_end=1681
+  _globals['_RESUMEQUEUEREQUEST']._serialized_start=1683
+  _globals['_RESUMEQUEUEREQUEST']._serialized_end=1763
+  _globals['_PAUSETARGETREQUEST']._serialized_start=1765
+  _globals['_PAUSETARGETREQUEST']._serialized_end=1870
+  _globals['_PAUSETARGETRESPONSE']._serialized_start=1872
+  _globals['_PAUSETARGETRESPONSE']._serialized_end=1940
+  _globals['_RESUMETARGETREQUEST']._serialized_start=1942
+  _globals['_RESUMETARGETREQUEST']._serialized_end=2020
+  _globals['_RESUMETARGETRESPONSE']._serialized_start=2022
+  _globals['_RESUMETARGETRESPONSE']._serialized_end=2091
+  _globals['_PAUSESERVICEREQUEST']._serialized_start=2093
+  _globals['_PAUSESERVICEREQUEST']._serialized_end=2142
+  _globals['_RESUMESERVICEREQUEST']._serialized_start=2144
+  _globals['_RESUMESERVICEREQUEST']._serialized_end=2166
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2169
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2353
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2355
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2457
+  _globals['_AUDITENTRY']._serialized_start=2460
+  _globals['_AUDITENTRY']._serialized_end=2847
+  _globals['_AUDITENTRY_OUTCOME']._serialized_start=2787
+  _globals['_AUDITENTRY_OUTCOME']._serialized_end=2847
+  _globals['_OPERATIONSSERVICE']._serialized_start=2850
+  _globals['_OPERATIONSSERVICE']._serialized_end=4133
 # @@protoc_insertion_point(module_scope)

@@ -80,6 +80,11 @@ class OperationsServiceStub:
                 request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeServiceRequest.SerializeToString,
                 response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.FromString,
                 _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/whispr.scheduling.v1.OperationsService/ListAuditEntries',
+                request_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -152,6 +157,13 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAuditEntries(self, request, context):
+        """Lists the audit: who changed what, and to whom something was refused; latest first unless ordered otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -199,6 +211,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ResumeService,
                     request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeServiceRequest.FromString,
                     response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListAuditEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -445,6 +462,33 @@ class OperationsService:
             '/whispr.scheduling.v1.OperationsService/ResumeService',
             whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ResumeServiceRequest.SerializeToString,
             whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whispr.scheduling.v1.OperationsService/ListAuditEntries',
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            whispr_dot_scheduling_dot_v1_dot_operations__service__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

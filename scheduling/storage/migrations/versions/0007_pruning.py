@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0006"
 
 # `used_time` is when a job was last given more than the schedule that it was created with. NULL says never: its one
 # execution is all there will be, so pruning need not look for others in every day of the history. What the previous
