@@ -94,7 +94,7 @@ async def _release(stack: EmbeddedStack, count: int, name: str, *, recurring: bo
             if result.count == 0:
                 raise RuntimeError(f"nothing was released after {released}: {result}")
             await _take(url, [uid for items in result.by_queue.values() for uid, _ in items])
-    await transport.stop()
+    await transport.close()
     return {
         f"{name}_per_s": round(released / seconds),
         f"{name}_own_us": round(own / released * 1e6, 1),

@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 RING_PATIENCE = 0.25
 #: While due work waits, the leader looks again after this long.
 BUSY_PAUSE = 0.05
-#: While executions are held by a gate, the leader looks again after this long; a slot of an owner is free again sooner.
-HELD_PAUSE, OWNER_PAUSE = 0.25, 0.1
+#: While executions are held by a gate, the leader looks again after this long; when they may go on any moment, sooner.
+HELD_PAUSE, PRESSING_PAUSE = 0.25, 0.1
 #: Seconds between two renewals, or looks of a standby, after which a process has stood still, or could not tell.
 STOOD_STILL = 3.0
 #: With a listener, the longest time between two looks.
@@ -48,7 +48,7 @@ class Ahead(Protocol):
     def held(self) -> bool: ...
 
     @property
-    def held_by_owner(self) -> bool: ...
+    def is_pressing(self) -> bool: ...
 
     @property
     def next_advance(self) -> datetime | None: ...
@@ -224,7 +224,7 @@ class Pulse:
 
 
 def _held_pause(ahead: Ahead) -> float:
-    return OWNER_PAUSE if ahead.held_by_owner else HELD_PAUSE
+    return PRESSING_PAUSE if ahead.is_pressing else HELD_PAUSE
 
 
 def _earliest(moments: Sequence[datetime | None]) -> datetime | None:

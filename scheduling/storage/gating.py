@@ -277,18 +277,24 @@ class Gates:
         return None if limit is None else limit - self._used[target]
 
     def open_lanes(self, queue: Queue, room: int) -> list[Lane]:
-        """The targets of a queue for which something is due and may be released."""
+        """The targets of a queue for which something is due and may be released.
+
+        One target takes no more than its part of a round, so that what is due for others does not wait for a flood.
+        """
         found = [each for each in self._found if each[0] is queue and not self.refusal(queue, each[2])]
         sharing = Counter(target.partition("/")[0] for _, _, target in found)
         lanes = []
         for _, number, target in found:
             service = target.partition("/")[0]
             free, rate = self._free(target), self._rates.get(service)
-            cap = room if free is None else min(room, free)
+            cap = -(-room // len(found))
+            if free is not None:
+                cap = min(cap, free)
             if rate is not None:
                 cap = min(cap, -(-rate.tokens // sharing[service]))
                 sharing[service] -= 1
-            lanes.append(Lane(queue, number, target, cap, self.until if rate is None else self.moment))
+            if cap > 0:
+                lanes.append(Lane(queue, number, target, cap, self.until if rate is None else self.moment))
         return lanes
 
     async def free_of_owners(self, cursor: AsyncCursor[TupleRow], owners: Iterable[str]) -> dict[str, int]:

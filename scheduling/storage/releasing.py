@@ -171,6 +171,7 @@ WHERE job_uid = ANY(%(jobs)s::uuid[]) AND state = 'RUNNING' AND cancel_request_t
 _WAITING = """
 SELECT min(ready_time), bool_or(held),
        EXISTS (SELECT FROM executions WHERE state = 'PENDING' AND starts_with(held_by, 'OWNER:'))
+       OR EXISTS (SELECT FROM breakers WHERE state = 'HALF_OPEN')
 FROM (
     SELECT (SELECT ready_time FROM executions WHERE queue = q AND state = 'PENDING' AND held_by IS NULL
             ORDER BY ready_time LIMIT 1) AS ready_time,
@@ -205,14 +206,14 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What dispatch has before it: the earliest ready time of what waits, whether anything is held, also by its owner's
-    limit, the next firing to plan.
+    """What dispatch has before it: the earliest ready time of what waits, whether anything is held, and whether that
+    may go on any moment (an owner's slot, a service that is coming back), the next firing to plan.
     """
 
     now: datetime
     next_ready: datetime | None
     held: bool
-    held_by_owner: bool
+    is_pressing: bool
     next_advance: datetime | None
 
 
@@ -310,7 +311,9 @@ class ReleasingStore:
             else:
                 held += 1
         by_queue = {queue: released} if released else {}
-        return Released(by_queue, held=held, expired=ended.total(), ended=ended), 0 < room == len(found)
+        taken = Counter(row[3] for row in found)
+        is_full = any(taken[lane.target] == lane.cap for lane in lanes)
+        return Released(by_queue, held=held, expired=ended.total(), ended=ended), is_full
 
     async def _release_gated(self, cursor: AsyncCursor[TupleRow], gates: Gates, bounds: dict[str, Any]) -> Decisions:
         """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""

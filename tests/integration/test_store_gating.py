@@ -324,3 +324,18 @@ def test_no_two_targets_share_a_lane(database_url: str) -> None:
             assert found["n"] == len(methods)
 
     run(scenario())
+
+
+def test_what_is_due_for_others_does_not_wait_for_a_flood(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, batch=8) as stores:
+            flood = await due(stores, 40)
+            stores.clock.advance(1)
+            other = await stores.one_off(NOW + SECOND / 2, **{**OTHER, "queue": Queue.HIGH})
+            first = await stores.release()
+            assert first.more
+            assert {uid for uid, _ in first.by_queue[Queue.HIGH]} >= {other}
+            rest = [uid for _ in range(8) for uid in await stores.released()]
+            assert len(rest) + first.count == len(flood) + 1
+
+    run(scenario())

@@ -13,6 +13,7 @@ from scheduling.dispatch.pulse import (
     BUSY_PAUSE,
     HELD_PAUSE,
     LISTENING_PAUSE,
+    PRESSING_PAUSE,
     RING_PATIENCE,
     STOOD_STILL,
     Leadership,
@@ -34,7 +35,7 @@ class Seen:
     now: datetime
     next_ready: datetime | None = None
     held: bool = False
-    held_by_owner: bool = False
+    is_pressing: bool = False
     next_advance: datetime | None = None
 
 
@@ -199,7 +200,15 @@ def test_while_something_is_held_the_scheduler_runs_again_and_again() -> None:
         dispatch.seen = lambda now: Seen(now, held=True)
         assert await dispatch.pulse.tick() == HELD_PAUSE
         assert await dispatch.pulse.tick() == HELD_PAUSE
-        assert dispatch.rings == [1, 1]
+        # What may go on any moment is looked at more often, also while something else comes near.
+        dispatch.seen = lambda now: Seen(now, held=True, is_pressing=True)
+        assert await dispatch.pulse.tick() == PRESSING_PAUSE
+        dispatch.seen = lambda now: Seen(now, now + SECOND / 2, held=True, is_pressing=True)
+        await dispatch.pulse.tick()
+        rings = len(dispatch.rings)
+        assert await dispatch.pulse.tick() == PRESSING_PAUSE
+        assert len(dispatch.rings) == rings + 1
+        assert set(dispatch.rings) == {1}
 
     run(scenario())
 
