@@ -30,6 +30,7 @@ from scheduling.domain.breaker import DOWN_CODES
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Claim, Outcome, Reason
+from scheduling.domain.ids import uuid4s
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
 from scheduling.domain.target import Queue
@@ -122,7 +123,9 @@ class _Lane:
     wake_at: int = 1
     isolated: UUID | None = None
     is_alone: bool = False
-    waiting: list[tuple[datetime, UUID]] = field(default_factory=list)
+    #: By ready time, then as they came: comparing ids would cost more than all else that is done with them.
+    waiting: list[tuple[datetime, int, UUID]] = field(default_factory=list)
+    taken: int = 0
     known: set[UUID] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     #: Whether the last sweep found something for every free slot.
@@ -185,6 +188,7 @@ class DeliveryEngine:
         self._room = asyncio.Condition()
         self._held: dict[UUID, _Held] = {}
         self._claiming: set[UUID] = set()
+        self._unanswered: set[UUID] = set()
         self._progress = asyncio.Event()
         self._calls = TaskGroup()
         self._draining = False
@@ -206,6 +210,15 @@ class DeliveryEngine:
     def suspect(self, services: frozenset[str]) -> None:
         """The breakers of these services, and of no others, want to hear of successes too."""
         self._recorder.suspects = services
+
+    @property
+    def unanswered(self) -> frozenset[UUID]:
+        """The tokens of claims that failed: perhaps they went through all the same."""
+        return frozenset(self._unanswered)
+
+    def forget_unanswered(self, tokens: Iterable[UUID]) -> None:
+        """These have been looked for."""
+        self._unanswered.difference_update(tokens)
 
     def waiting(self, queue: Queue) -> int:
         """How many ids of a queue wait for their moment."""
@@ -272,7 +285,8 @@ class DeliveryEngine:
         for uid, ready in items:
             if uid not in lane.known:
                 lane.known.add(uid)
-                heapq.heappush(lane.waiting, (ready, uid))
+                lane.taken += 1
+                heapq.heappush(lane.waiting, (ready, lane.taken, uid))
         lane.changed.set()
 
     def give_back(self, claims: Iterable[tuple[UUID, UUID]], now: datetime) -> None:
@@ -317,7 +331,7 @@ class DeliveryEngine:
         taken: dict[Queue, list[tuple[UUID, datetime]]] = {}
         for lane in self._lanes.values():
             if lane.waiting:
-                taken[lane.queue] = [(uid, ready) for ready, uid in lane.waiting]
+                taken[lane.queue] = [(uid, ready) for ready, _, uid in lane.waiting]
             lane.waiting.clear()
             lane.known.clear()
         return taken
@@ -364,7 +378,7 @@ class DeliveryEngine:
             await self._wait(lane.changed, pause)
             return
         uids = self._take_due(lane)
-        tokens = [uuid4() for _ in uids]
+        tokens = uuid4s(len(uids))
         claims = await self._claim(
             lane,
             tokens,
@@ -401,7 +415,7 @@ class DeliveryEngine:
         room = self._room_in(lane)
         uids: list[UUID] = []
         while lane.waiting and len(uids) < room and lane.waiting[0][0] <= horizon:
-            _, uid = heapq.heappop(lane.waiting)
+            _, _, uid = heapq.heappop(lane.waiting)
             lane.known.discard(uid)
             uids.append(uid)
         return uids
@@ -415,7 +429,7 @@ class DeliveryEngine:
         # Also while others wait for their moment here: under a steady load there is always one that does.
         if lane.free <= 0 or self._draining or not self.has_lease() or self._is_isolating(lane):
             return
-        tokens = [uuid4() for _ in range(lane.free)]
+        tokens = uuid4s(lane.free)
         settings = self._settings
         claims = await self._claim(
             lane,
@@ -442,6 +456,7 @@ class DeliveryEngine:
             claims = await statement()
         except StoreUnavailable as error:
             # Perhaps the claim went through and its answer was lost: the next heartbeat finds such orphans.
+            self._unanswered.update(tokens)
             log_event(_log, logging.WARNING, "claim_failed", error=str(error), count=len(tokens))
             await self._clock.sleep(0.1)
         finally:

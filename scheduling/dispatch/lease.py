@@ -27,7 +27,7 @@ REAP_PAUSE = 0.25
 CANCEL_PAUSE = 0.4
 #: What runs longer than its deadline and this is taken back too.
 OVERTIME = timedelta(seconds=30)
-#: A claim younger than this may still be on its way to us; it is no orphan.
+#: A claim younger than this may still be on its way to us, unless we gave up waiting for it; it is no orphan.
 ORPHAN_AGE = timedelta(seconds=2)
 
 
@@ -60,6 +60,11 @@ class Engine(Protocol):
 
     @property
     def held(self) -> frozenset[UUID]: ...
+
+    @property
+    def unanswered(self) -> frozenset[UUID]: ...
+
+    def forget_unanswered(self, tokens: Iterable[UUID]) -> None: ...
 
     def renew_lease(self, until: float) -> None: ...
 
@@ -105,7 +110,7 @@ class Lease:
         of what it no longer believes to.
         """
         sent = self._clock.monotonic()
-        held = self._engine.held
+        held, unanswered = self._engine.held, self._engine.unanswered
         beat = await self._heart(self._engine.last_start)
         self._sampler.sample(beat.sent, beat.received, beat.now)
         self._last_renewal = sent
@@ -122,8 +127,9 @@ class Lease:
         orphans = [
             (token, uid)
             for token, uid in beat.running.items()
-            if token not in mine and beat.claimed[token] < beat.now - ORPHAN_AGE
+            if token not in mine and (token in unanswered or beat.claimed[token] < beat.now - ORPHAN_AGE)
         ]
+        self._engine.forget_unanswered(unanswered)
         if orphans:
             log_event(_log, logging.WARNING, "orphans_given_back", count=len(orphans))
             self._engine.give_back(orphans, beat.now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from scheduling.domain.execution import Claim, LostExecution
@@ -46,6 +48,29 @@ CLAIM_COLUMNS = (
 )
 
 
+_QUEUES = {queue.value: queue for queue in Queue}
+
+
+@lru_cache(maxsize=1000)
+def _policy(
+    max_attempts: int,
+    initial_backoff: timedelta,
+    backoff_multiplier: float,
+    max_backoff: timedelta,
+    max_age: timedelta,
+    after_lost_worker: str,
+) -> RetryPolicy:
+    """Few policies stand in many jobs."""
+    return RetryPolicy(
+        max_attempts=max_attempts,
+        initial_backoff=initial_backoff,
+        backoff_multiplier=backoff_multiplier,
+        max_backoff=max_backoff,
+        max_age=max_age,
+        after_lost_worker=AfterLostWorker(after_lost_worker),
+    )
+
+
 def claim_from_row(row: tuple[Any, ...]) -> Claim:
     """A row of CLAIM_COLUMNS. Hot: by position, without names."""
     return Claim(
@@ -53,7 +78,7 @@ def claim_from_row(row: tuple[Any, ...]) -> Claim:
         token=row[1],
         job_id=row[2],
         target=row[3],
-        queue=Queue(row[4]),
+        queue=_QUEUES[row[4]],
         request=row[5],
         attempt=row[6],
         counted=row[7],
@@ -64,13 +89,6 @@ def claim_from_row(row: tuple[Any, ...]) -> Claim:
         start_time=row[12],
         history=rows.attempts_from_json(row[13]) if row[13] is not None else (),
         cancel_requested=row[14],
-        policy=RetryPolicy(
-            max_attempts=row[15],
-            initial_backoff=row[16],
-            backoff_multiplier=row[17],
-            max_backoff=row[18],
-            max_age=row[19],
-            after_lost_worker=AfterLostWorker(row[20]),
-        ),
+        policy=_policy(*row[15:21]),
         timeout=row[21],
     )

@@ -8,14 +8,14 @@ stored already, nothing is changed; the culprits are answered from what is store
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import psycopg
 
-from scheduling.domain.errors import AlreadyExists, QuotaExceeded, SchedulingError, StoreUnavailable
+from scheduling.domain.errors import AlreadyExists, QuotaExceeded, StoreUnavailable
 from scheduling.domain.job import Creation, Job, NewJob
 from scheduling.domain.recurrence import zone_version
 from scheduling.domain.schedule import NewSchedule
@@ -266,10 +266,13 @@ class Creator:
         later = [n for n in range(len(creations)) if n not in set(pending)]
         alone = False
         while pending or later:
-            if not pending:
-                pending, later, alone = later, [], True
             try:
-                settled, alone = await self._try(creations, pending[:1] if alone else pending, alone=alone)
+                if pending:
+                    settled, alone = await self._try(creations, pending[:1] if alone else pending, alone=alone)
+                else:
+                    # Most are repeats of what has just been stored, and are answered together.
+                    pending, later, alone = later, [], True
+                    settled = await self._settle(creations, pending)
             except StoreUnavailable as error:
                 if not results:
                     raise
@@ -357,12 +360,11 @@ class Creator:
                 _TAKEN_JOBS, {"job_id": [new.job_id for n in group for new in creations[n].jobs]}
             )
             taken = {row[0] for row in await cursor.fetchall()}
-        settled: dict[int, Sequence[Job] | Exception] = {}
+        repeats = {n: requests[key] for n in named if (key := _request_key(creations[n])) in requests}
+        settled = await self._repeat(creations, repeats) if repeats else {}
         for n in group:
             creation = creations[n]
-            first = requests.get((creation.principal, creation.request_id))
-            if first is not None:
-                settled[n] = await self._repeat(creation, *first)
+            if n in settled:
                 continue
             clash = next((new for new in creation.jobs if new.job_id in taken), None)
             if clash is not None:
@@ -374,14 +376,24 @@ class Creator:
         return settled
 
     async def _repeat(
-        self, creation: Creation, digest: bytes, answer: Sequence[UUID]
-    ) -> Sequence[Job] | SchedulingError:
-        if digest != creation.digest:
-            return other_body(creation.request_id)
-        jobs = await self._jobs.get_jobs_by_uid(answer)
-        if len(jobs) < len(answer):
-            return answer_deleted(Repeat(creation.request_id))
-        return jobs
+        self, creations: Sequence[Creation], firsts: Mapping[int, tuple[bytes, Sequence[UUID]]]
+    ) -> dict[int, Sequence[Job] | Exception]:
+        """The answers to repeats, by the digest and the jobs of the first call of each. Read together: after an outage
+        there are many.
+        """
+        same = {n for n, (digest, _) in firsts.items() if digest == creations[n].digest}
+        uids = [uid for n in same for uid in firsts[n][1]]
+        jobs = {job.uid: job for job in await self._jobs.get_jobs_by_uid(uids)} if uids else {}
+        settled: dict[int, Sequence[Job] | Exception] = {}
+        for n, (_, answer) in firsts.items():
+            request_id = creations[n].request_id
+            if n not in same:
+                settled[n] = other_body(request_id)
+            elif any(uid not in jobs for uid in answer):
+                settled[n] = answer_deleted(Repeat(request_id))
+            else:
+                settled[n] = [jobs[uid] for uid in answer]
+        return settled
 
     def _over_quota(self, error: psycopg.DatabaseError) -> QuotaExceeded:
         owner = error.diag.message_detail or ""
@@ -404,6 +416,10 @@ def _moment(error: psycopg.DatabaseError) -> datetime:
     return datetime.fromisoformat(error.diag.message_hint or "")
 
 
+def _request_key(creation: Creation) -> tuple[str, str]:
+    return creation.principal, creation.request_id
+
+
 def _without_twins(creations: Sequence[Creation]) -> list[int]:
     """The positions of creations that share no id with an earlier one: only those may go in one statement."""
     seen: set[tuple[str, ...]] = set()
@@ -411,7 +427,7 @@ def _without_twins(creations: Sequence[Creation]) -> list[int]:
     for n, creation in enumerate(creations):
         keys: list[tuple[str, ...]] = [("job", new.job_id) for new in creation.jobs]
         if creation.request_id:
-            keys.append(("request", creation.principal, creation.request_id))
+            keys.append(("request", *_request_key(creation)))
         if not any(key in seen for key in keys):
             chosen.append(n)
         seen.update(keys)

@@ -16,9 +16,10 @@ from scheduling.storage.claims import POLICY_COLUMNS, lost_from_row
 from scheduling.storage.database import NOW, Database, read_clock
 from scheduling.storage.notify import CHANNEL, LEADERLESS
 
+# A process that leads without knowing, since it gave up waiting for the answer, begins another term.
 _ACQUIRE = f"""
 UPDATE leadership SET term = term + 1, holder = %(holder)s, expire_time = {NOW} + %(ttl)s::interval
-WHERE expire_time < {NOW} RETURNING term
+WHERE expire_time < {NOW} OR holder = %(holder)s RETURNING term
 """
 _RENEW = f"""
 UPDATE leadership SET expire_time = {NOW} + %(ttl)s::interval
@@ -101,7 +102,7 @@ class LeadingStore:
             return await cursor.fetchone() if cursor.description else None
 
     async def acquire(self, holder: UUID, ttl: timedelta) -> int | None:
-        """A new term for `holder`, or None while somebody leads."""
+        """A new term for `holder`, or None while somebody else leads."""
         row = await self._one(_ACQUIRE, {"holder": holder, "ttl": ttl})
         return None if row is None else int(row[0])
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 from dataclasses import dataclass
 
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -54,5 +54,5 @@ def continue_trace(header: str | None) -> TraceContext:
 
 
 def _random_id(size: int) -> str:
-    # All zeros mean "no id".
-    return f"{secrets.randbelow(2 ** (8 * size) - 1) + 1:0{2 * size}x}"
+    # All zeros mean "no id". Ids have to be unique, not secret, and each call of a sibling takes two.
+    return f"{random.getrandbits(8 * size) or 1:0{2 * size}x}"

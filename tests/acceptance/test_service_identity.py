@@ -117,5 +117,5 @@ def test_a_server_that_would_be_open_or_has_a_wrong_policy_does_not_start(
         settings = {"policy_file": str(tmp_path / "wrong.toml")}
     server = start_server(environment(database_url=database_url, **settings), tmp_path, "server")
     with server:
-        assert eventually(lambda: server.code, lambda code: code is not None) == 2
+        assert eventually(lambda: server.code, lambda code: code is not None, 120.0) == 2
         assert all(each in server.log for each in expected), server.log

@@ -37,9 +37,9 @@ KINDS = (
     Kind(
         "release", r"WITH waiting AS \(.*FOR UPDATE SKIP LOCKED.*SET state = 'FAILED', reason = 'EXPIRED'", "executions"
     ),
-    Kind("claim", r"WITH mine AS \(.*JOIN executions e .*SET state = 'RUNNING', claim_token", "executions"),
+    Kind("claim", r"WITH mine AS \(.*FROM executions.*SET state = 'RUNNING', claim_token", "executions"),
     Kind("sweep", r"WITH overdue AS \(.*SET state = 'RUNNING', claim_token", "executions"),
-    Kind("record", r"WITH i AS MATERIALIZED .*DELETE FROM executions", "executions"),
+    Kind("record", r"WITH held AS MATERIALIZED .*DELETE FROM executions", "executions"),
     Kind("heartbeat", r"INSERT INTO workers AS w .*ON CONFLICT", "workers"),
     Kind("renewal of the leader", r"UPDATE leadership SET expire_time = .*RETURNING term", "leadership"),
     Kind("look ahead", r"SELECT min\(ready_time\), bool_or\(held\)", "executions", "ACCESS EXCLUSIVE"),

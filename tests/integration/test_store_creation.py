@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from scheduling.domain.job import Creation, Job, JobState, NewJob, OverlapPolicy
 from scheduling.domain.schedule import ScheduleState
 from scheduling.domain.timing import Cron, Once, Timing
 from scheduling.operations.ports import PageRequest
+from scheduling.storage.jobs import JobStore
 from tests.support.builders import PRINCIPAL, creation, every, job_spec, new_job, once
 from tests.support.clock import START, ManualClock
 from tests.support.proxy import Proxy
@@ -125,6 +128,33 @@ def test_a_repeat_gets_the_jobs_of_the_first_call(database_url: str) -> None:
             )
             assert list(again) == list(first)
             assert await counts(stores) == {"jobs": 3, "schedules": 3, "executions": 3, "request_ids": 1}
+
+    run(scenario())
+
+
+def test_repeats_that_arrive_together_are_answered_together(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        reads = 0
+        read = JobStore.get_jobs_by_uid
+
+        async def counted(store: JobStore, uids: Sequence[UUID]) -> Sequence[Job]:
+            nonlocal reads
+            reads += 1
+            return await read(store, uids)
+
+        monkeypatch.setattr(JobStore, "get_jobs_by_uid", counted)
+        async with open_stores(database_url) as stores:
+
+            def call(n: int) -> Awaitable[Sequence[Job]]:
+                return stores.store.create(creation(new_job(NOW, schedule=once(NOW)), request_id=f"r{n}"))
+
+            firsts = await asyncio.gather(*(call(n) for n in range(40)))
+            assert reads == 0
+            # As after an outage: each caller has asked again, some more than once.
+            again = await asyncio.gather(*(call(n % 40) for n in range(120)))
+            assert [list(each) for each in again] == [list(firsts[n % 40]) for n in range(120)]
+            assert reads <= 12
+            assert await stores.count("jobs") == 40
 
     run(scenario())
 

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from whispr.scheduling.v1.execution_pb2 import Execution
 from whispr.scheduling.v1.job_pb2 import Job
 from whispr.scheduling.v1.operations_service_pb2 import GetStatusRequest
+from whispr.scheduling.v1.scheduling_service_pb2 import GetJobRequest
 from whispr.siblings import (
     auth_pb2,
     content_pb2,
@@ -39,6 +40,9 @@ from tests.support.mesh.table import Table
 from tests.support.run import run
 from tests.support.servers import Databases
 from tests.support.service import Api, after, at, create_request, eventually, packed, retries, send_job, utc_now
+
+#: The first case waits for ten processes to start.
+pytestmark = pytest.mark.timeout(300)
 
 MESSAGING = spiffe("messaging-service")
 TERMINATED = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
@@ -218,6 +222,47 @@ def test_more_calls_than_the_rate_limit_allows_are_refused_with_the_right_code(m
     code, message = eventually(refused, lambda seen: seen[0] != "OK")
     assert code == "RESOURCE_EXHAUSTED"
     table.add("calls to us", "more calls than the rate limit allows", code, message)
+
+
+def test_the_callers_sidecar_repeats_what_may_be_repeated_and_nothing_else(mesh: Room, table: Table) -> None:
+    api, made = mesh.api("unsteady"), mesh.api().create(create_request("steady"))
+
+    def retries_made() -> int:
+        return mesh.envoys["callers"].total("unsteady.upstream_rq_retry")
+
+    def tries(call: Callable[[], object]) -> Iterator[str]:
+        # One of two instances has gone, and either is as likely to be called.
+        for _ in range(100):
+            try:
+                call()
+            except grpc.RpcError as error:
+                seen: Any = error
+                yield seen.code().name
+            else:
+                yield "OK"
+
+    assert "UNAVAILABLE" in tries(lambda: api.create(create_request("unsteady")))
+    assert retries_made() == 0
+    table.add(
+        "calls to us", "one instance has gone: a change", "UNAVAILABLE", "", "not repeated by the mesh", varies=True
+    )
+    for count, (case, call) in enumerate(
+        (
+            ("a read", lambda: api.scheduling.GetJob(GetJobRequest(name=made.name))),
+            (
+                "a creation with the header `idempotency-key`",
+                lambda: api.scheduling.CreateJob(
+                    create_request("unsteady", request_id="unsteady"), metadata=[("idempotency-key", "unsteady")]
+                ),
+            ),
+        )
+    ):
+        for code in tries(call):
+            assert code == "OK"
+            if retries_made() > count:
+                break
+        assert retries_made() == count + 1
+        table.add("calls to us", f"one instance has gone: {case}", "OK", "", "repeated by the mesh")
 
 
 # --- JSON, health, metrics --------------------------------------------------------------------------------------------

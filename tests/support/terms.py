@@ -25,7 +25,7 @@ class Terms:
 
     async def acquire(self, holder: UUID, ttl: timedelta) -> int | None:
         self._check()
-        if self.holder is not None and self._clock.now() <= self.until:
+        if self.holder not in (None, holder) and self._clock.now() <= self.until:
             return None
         self.term, self.holder, self.until = self.term + 1, holder, self._clock.now() + ttl
         return self.term

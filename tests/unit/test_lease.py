@@ -36,12 +36,16 @@ class Engine:
         self._clock = clock
         self.last_start: datetime | None = None
         self.tokens: frozenset[UUID] = frozenset()
+        self.unanswered: frozenset[UUID] = frozenset()
         self.until = float("-inf")
         self.cuts = 0
         self.cancelled: set[UUID] = set()
         self.given_back: list[tuple[UUID, UUID]] = []
         self.held: frozenset[UUID] = frozenset()
         self.lost: set[UUID] = set()
+
+    def forget_unanswered(self, tokens: Iterable[UUID]) -> None:
+        self.unanswered = self.unanswered.difference(tokens)
 
     def renew_lease(self, until: float) -> None:
         self.until = until
@@ -171,6 +175,19 @@ def test_what_postgresql_believes_to_run_here_and_does_not_is_given_back() -> No
         await process.lease.tick()
         # The fresh one may be a claim whose answer is still on its way.
         assert process.engine.given_back == [(orphan, uids[orphan])]
+
+    run(scenario())
+
+
+def test_a_claim_that_was_given_up_here_and_went_through_is_given_back_at_once() -> None:
+    async def scenario() -> None:
+        process = Process()
+        token, uid = uuid4(), uuid4()
+        process.engine.unanswered = frozenset({token, uuid4()})
+        process.answer = Answer(START, {token: uid}, {token: START})
+        await process.lease.tick()
+        assert process.engine.given_back == [(token, uid)]
+        assert process.engine.unanswered == frozenset()
 
     run(scenario())
 

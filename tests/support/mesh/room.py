@@ -189,9 +189,10 @@ def _callers(secrets: Secrets, server: Envoy) -> list[Outbound]:
         of = {key: more.pop(key) for key in ("issuer", "ends_in", "trust_domain", "namespace") if key in more}
         workload = sibling("messaging") if not account else Workload(account, {"app": account})
         files = secrets.of(workload.account, f"caller-{name}", **of)
-        endpoint = ("127.0.0.1", server.port(listener))
+        # Port 1 takes no connections: an instance of the API that has just gone.
+        endpoints = [("127.0.0.1", each) for each in (server.port(listener), *more.pop("gone", ()))]
         port = METRICS_PORT if listener.startswith("metrics") else PORT
-        return Outbound(name, workload, API_HOST, port, [endpoint], [API.account], files, **more)
+        return Outbound(name, workload, API_HOST, port, endpoints, [API.account], files, **more)
 
     return [
         to("messaging"),
@@ -206,6 +207,7 @@ def _callers(secrets: Secrets, server: Envoy) -> list[Outbound]:
         to("forger", forward="ALWAYS_FORWARD_ONLY"),
         to("forger-sanitised", listener="api-sanitising", forward="ALWAYS_FORWARD_ONLY"),
         to("limited", listener="api-limited"),
+        to("unsteady", gone=[1]),
     ]
 
 

@@ -38,6 +38,7 @@ class Table:
 
     def settle(self) -> None:
         """Writes the table, or holds what was seen against it. AssertionError tells how to write it."""
+        assert self._rows, "no case has left a row"
         text = PAGE.read_text(encoding="utf-8")
         head, _, rest = text.partition(BEGIN)
         old, _, tail = rest.partition(END)
