@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate lock check test chaos demo fuzz up bench bench-full clean
+.PHONY: help setup generate lock check test chaos demo fuzz up bench bench-full soak clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench: setup  ## Measure everything that is in the budget, medians of three runs
 
 bench-full: setup  ## The same with what takes very long: growth
 	@$(BIN)/python -m bench --full $(CASE)
+
+soak: setup  ## A steady load for MINUTES (30), and whether lateness, tables and memory stay flat
+	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),30)
 
 clean:  ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -51,19 +51,6 @@ _VALUES = "execution, job, schedule, 's-' || schedule, 'SCHEDULED', '{target}', 
 due, due + interval '7 days', 30, {made}"
 
 
-def fill_pending(url: str, count: int, *, first: int = 0) -> None:
-    """Makes `count` one-off jobs, due one by one from in a day on; `first` numbers the first of them."""
-    values = _VALUES.format(target=_TARGET, state="PENDING", made="now()")
-    _fill(
-        url,
-        count,
-        first,
-        millis="(extract(epoch FROM now()) * 1000)",
-        due="now() + interval '1 day' + n * interval '10 ms'",
-        rest=f"INSERT INTO executions ({_COLUMNS}) SELECT {values} FROM made",
-    )
-
-
 def fill_finished(url: str, count: int, prune_day: date, *, first: int = 0) -> None:
     """Makes `count` one-off jobs that succeeded thirty days before `prune_day`, in a partition of that day."""
     name = f"execution_history_{prune_day:%Y%m%d}"

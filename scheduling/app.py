@@ -445,7 +445,7 @@ class Worker:
         )
         housekeeper = Housekeeper(
             self.leadership,
-            _HousekeepingStore(self._leading, MaintenanceStore(database), PruningStore(database)),
+            HousekeepingStore(self._leading, MaintenanceStore(database), PruningStore(database)),
             clock,
             keep_failed=settings.failed_retention,
             failed_targets=prunable_targets(targets),
@@ -582,7 +582,7 @@ class _PlannerStore:
         self.step_backfills = backfills.step_backfills
 
 
-class _HousekeepingStore:
+class HousekeepingStore:
     """The stores that housekeeping works with, as one."""
 
     def __init__(self, leading: LeadingStore, maintaining: MaintenanceStore, pruning: PruningStore) -> None:

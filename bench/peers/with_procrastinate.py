@@ -10,7 +10,9 @@ import sys
 import calls
 import procrastinate
 
-app = procrastinate.App(procrastinate.PsycopgConnector(conninfo=os.environ["PEER_DATABASE"], min_size=4, max_size=20))
+app = procrastinate.App(
+    connector=procrastinate.PsycopgConnector(conninfo=os.environ["PEER_DATABASE"], min_size=4, max_size=20)
+)
 
 
 @app.task(name="deliver")

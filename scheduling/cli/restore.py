@@ -11,7 +11,7 @@ import click
 
 from scheduling.app import own_principal
 from scheduling.cli.processes import BAD_SETTINGS, FAILED, read_settings, require
-from scheduling.domain.audit import Actor
+from scheduling.domain.audit import Actor, acting
 from scheduling.domain.errors import StoreUnavailable, WrongState
 from scheduling.domain.ids import parse_execution_id
 from scheduling.domain.pause import Scope
@@ -48,10 +48,11 @@ def run_restore(step: str, since_text: str | None, names: Sequence[str], *, ever
 
 
 async def _run(url: str, principal: str, step: str, since: datetime, chosen: Sequence[UUID] | None) -> int:
+    acting.set(Actor(principal, f"scheduling restore {step}"))
     async with Database(url, application="whispr-scheduling-restore", size=2, hot_timeout=_PATIENCE) as database:
-        store, by = RestoringStore(database), Actor(principal, f"scheduling restore {step}")
+        store = RestoringStore(database)
         if step == "mark":
-            await ControlStore(database).pause(Scope.SERVICE, "", principal, "the database was restored", by)
+            await ControlStore(database).pause(Scope.SERVICE, "", principal, "the database was restored")
             click.echo("paused; `scheduling restore list` tells what may be called again, ResumeService lets it go")
             return 0
         if step == "list":
@@ -68,9 +69,9 @@ async def _run(url: str, principal: str, step: str, since: datetime, chosen: Seq
         skipped = 0
         if chosen is None:
             async for page in _pages(store, since):
-                skipped += await store.skip([each.uid for each in page], by)
+                skipped += await store.skip([each.uid for each in page])
         else:
-            skipped = await store.skip(chosen, by)
+            skipped = await store.skip(chosen)
         click.echo(f"{skipped} executions skipped")
         return 0
 

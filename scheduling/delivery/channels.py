@@ -4,10 +4,9 @@ to count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
@@ -15,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from scheduling.delivery.envoy import unsent_reason
 from scheduling.delivery.targets import TargetTable
+from scheduling.delivery.unary import Invoke, unary
 from scheduling.domain.limits import KEPT_MESSAGE_CHARACTERS, KEPT_RESPONSE_BYTES
 from scheduling.domain.retry import Code
 
@@ -47,13 +47,19 @@ class Answer:
 
 
 class Channels:
-    """Makes calls by method name through the generated stubs. Close it with `close`."""
+    """Makes calls by method name, of the types that the generated contracts name. Close it with `close`."""
 
-    def __init__(self, table: TargetTable, addresses: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        table: TargetTable,
+        addresses: Mapping[str, str],
+        unary: Callable[[grpc.aio.Channel, str], Invoke] = unary,
+    ) -> None:
         self._table = table
+        self._unary = unary
         self._addresses = addresses
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._methods: dict[str, tuple[Any, type[Message]]] = {}
+        self._methods: dict[str, tuple[Invoke, type[Message], type[Message]]] = {}
 
     async def call(
         self, method: str, request: bytes, timeout: timedelta, metadata: tuple[tuple[str, str], ...]
@@ -64,27 +70,30 @@ class Channels:
         found = self._methods.get(method)
         if found is None:
             found = self._methods[method] = self._prepare(method)
-        invoke, request_class = found
+        invoke, request_class, response_class = found
         try:
-            message = request_class.FromString(request)
+            request_class.FromString(request)
         except DecodeError:
             return Answer(Code.INVALID_ARGUMENT, "the stored request no longer decodes as the method's request type")
         try:
-            response = await invoke(message, timeout=timeout.total_seconds(), metadata=metadata)
+            response = await invoke(request, timeout.total_seconds(), metadata)
         except grpc.aio.AioRpcError as error:
             return _answer(error)
-        if response.ByteSize() > KEPT_RESPONSE_BYTES:
+        try:
+            response_class.FromString(response)
+        except DecodeError:
+            return Answer(Code.INTERNAL, "the response does not decode as the method's response type")
+        if len(response) > KEPT_RESPONSE_BYTES:
             return Answer(Code.OK)
-        return Answer(Code.OK, "", response.SerializeToString(), response.DESCRIPTOR.full_name)
+        return Answer(Code.OK, "", response, response_class.DESCRIPTOR.full_name)
 
-    def _prepare(self, method: str) -> tuple[Any, type[Message]]:
-        service, _, name = method.rpartition("/")
+    def _prepare(self, method: str) -> tuple[Invoke, type[Message], type[Message]]:
+        service = method.rpartition("/")[0]
         address = self._addresses[service.partition(".")[0]]
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        stub = self._table.stub_class(service)(channel)
-        return getattr(stub, name), self._table.request_class(method)
+        return self._unary(channel, f"/{method}"), self._table.request_class(method), self._table.response_class(method)
 
     async def close(self) -> None:
         """Closes all channels; calls under way end as CANCELLED."""

@@ -110,7 +110,7 @@ async def retry_execution(ports: Ports, principal: str, job_id: str, execution_i
     execution = await get_execution(ports, job_id, execution_id)
     if await repeats.find_answer(ports, principal, repeat) is not None:
         return execution
-    moved = await ports.store.redrive(job_id, execution.uid, principal, repeat.request_id, repeat.digest)
+    moved = await ports.store.redrive(execution.uid, principal, repeat.request_id, repeat.digest)
     after = await get_execution(ports, job_id, execution_id)
     # The same call may have been made twice at once: the other one has moved it.
     if not moved and await repeats.find_answer(ports, principal, repeat) is None:

@@ -302,7 +302,7 @@ class Store(Protocol):
         """Ends a waiting execution, or asks the worker of a running one to stop. One that has ended is left alone."""
         ...
 
-    async def redrive(self, job_id: str, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
+    async def redrive(self, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
         """FAILED → PENDING, due now, with new attempts and a new maximum age; takes the request_id with it.
 
         False if it is not FAILED, or its job is cancelled or gone. Raises AlreadyExists (request_id of another call).

@@ -10,6 +10,7 @@ of arrays would have to be rectangular. Times may be the text `infinity`, which 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
@@ -21,6 +22,7 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 
 _NULL = b"\xff\xff\xff\xff"
+_NAMED = re.compile(r"(?<!%)%\((\w+)\)s")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _INFINITY = 2**63 - 1
 _DAY, _SECOND = 86_400_000_000, 1_000_000
@@ -122,6 +124,24 @@ def copy_rows(columns: Sequence[Sequence[bytes]]) -> bytes:
     """The rows that these encoded columns make, as the whole of a COPY … FROM STDIN (FORMAT binary)."""
     fields = repeat(_copy_fields(len(columns)))
     return b"".join(chain([_COPY_HEAD], chain.from_iterable(zip(fields, *columns, strict=False)), [_COPY_END]))
+
+
+class Numbered:
+    """A statement with named placeholders, `%(name)s`, made ready for a raw cursor of psycopg.
+
+    psycopg would turn the names into numbers at each execution: for long statements, and for those of more than 50
+    parameters, it does not remember them. A percent sign that is meant as such is written twice.
+    """
+
+    def __init__(self, statement: str) -> None:
+        numbers: dict[str, str] = {}
+        text = _NAMED.sub(lambda found: numbers.setdefault(found[1], f"${len(numbers) + 1}"), statement)
+        self.text = text.replace("%%", "%").encode()
+        self.names = tuple(numbers)
+
+    def values(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """The parameters in the order of their numbers."""
+        return [parameters[name] for name in self.names]
 
 
 def _array_of(kind: str, elements: Sequence[bytes]) -> bytes:

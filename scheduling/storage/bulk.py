@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from scheduling.domain.audit import Acting, facts
+from scheduling.domain.audit import Acting
 from scheduling.domain.bulk import BulkMethod, Operation, OperationState, Selection
 from scheduling.operations.ports import NewOperation, PageRequest
 from scheduling.storage import selecting
@@ -66,8 +66,15 @@ class OperationStore:
                     update_time=moment,
                 )
             )
-            asked = {name: value for name, value in facts(selection).items() if value} | {"rate": operation.rate}
-            await note_change(connection, moment, operation.name, after=asked)
+            told = {
+                "parent": selection.parent,
+                "filter": selection.filter,
+                "owner": selection.owner,
+                "label": None if selection.label is None else f"{key}={value}",
+                "rate": operation.rate,
+            }
+            chosen = {name: each for name, each in told.items() if each}
+            await note_change(connection, moment, operation.name, after={"method": selection.method.value} | chosen)
         return operation.uid
 
     async def get_operation(self, uid: UUID) -> Operation | None:
@@ -91,14 +98,13 @@ class OperationStore:
         """Ends a running one, after the piece that is under way."""
         moment = self._database.moment()
         async with self._database.begin() as connection:
-            found = await connection.execute(
+            ended = await connection.execute(
                 operations.update()
                 .where(operations.c.uid == uid, operations.c.state == OperationState.RUNNING.value)
                 .values(state=OperationState.CANCELLED.value, update_time=moment, end_time=moment)
                 .returning(operations)
             )
-            row = found.mappings().first()
-            if row is not None:
+            for row in ended.mappings():
                 await note_end(connection, moment, operation_of(row))
 
 

@@ -9,7 +9,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from scheduling.domain.audit import Acting
-from scheduling.domain.pause import Pause, Scope
+from scheduling.domain.pause import Pause, Scope, resource_of
 from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 
@@ -20,6 +20,7 @@ READ_PAUSES = "SELECT scope, name, principal, note, pause_time FROM controls ORD
 _PAUSE = f"""
 INSERT INTO controls (scope, name, principal, note, pause_time)
 VALUES (%(scope)s, %(name)s, %(principal)s, %(note)s, {NOW}) ON CONFLICT (scope, name) DO NOTHING
+RETURNING scope
 """
 _RESUME = "DELETE FROM controls WHERE scope = %(scope)s AND name = %(name)s RETURNING principal, note"
 # By executions_queued. What a worker has claimed goes on.
@@ -77,12 +78,12 @@ class ControlStore:
         What a release under way adds meanwhile, the next round takes back. `by` is who does so other than by a call.
         """
         parameters = {"scope": scope.value, "name": name, "principal": principal, "note": note}
-        async with self._database.begin() as begun:
-            made = await begun.exec_driver_sql(_PAUSE, {"now": self._database.now(), **parameters})
-            if made.rowcount:
-                states = {"paused": False}, {"paused": True, "note": note}
-                await note_change(begun, self._database.moment(), _resource(scope, name), *states, by=by)
-        # It stands from here on; a release that begins now sees it.
+        async with self._database.begin() as transaction:
+            made = await transaction.exec_driver_sql(_PAUSE, {"now": self._database.now(), **parameters})
+            if made.first() is not None:
+                told = {"paused": True, "note": note}
+                await note_change(transaction, self._database.moment(), resource_of(scope, name), after=told, by=by)
+        # After the commit: it is heeded from now on, and the next round gives back what this does not.
         async with self._database.hot() as connection:
             cursor = await connection.execute(READ_PAUSES)
             await give_back_paused(cursor, pauses_from_rows(await cursor.fetchall()))
@@ -90,14 +91,7 @@ class ControlStore:
     async def resume(self, scope: Scope, name: str) -> None:
         """Ends a pause; what it held goes on, the oldest first. Where there is none nothing changes."""
         async with self._database.begin() as connection:
-            gone = await connection.exec_driver_sql(_RESUME, {"scope": scope.value, "name": name})
-            row = gone.first()
-            if row is not None:
-                before = {"paused": True, "principal": row.principal, "note": row.note}
-                resource = _resource(scope, name)
-                await note_change(connection, self._database.moment(), resource, before, {"paused": False})
-
-
-def _resource(scope: Scope, name: str) -> str:
-    """What the audit calls it: `service`, `queues/LOW` or, as in the requests, `targets/media.MediaService`."""
-    return scope.value.lower() + (f"s/{name.replace('/', '.')}" if name else "")
+            ended = await connection.exec_driver_sql(_RESUME, {"scope": scope.value, "name": name})
+            for row in ended.mappings():
+                was = {"paused": True, **row}
+                await note_change(connection, self._database.moment(), resource_of(scope, name), was, {"paused": False})

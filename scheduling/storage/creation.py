@@ -132,8 +132,8 @@ SELECT {now}, (SELECT count(*) FROM over), (SELECT count(*) FROM near)
 _MADE = "".join(f"made_{table[0]} AS ({_insert(*table)}),\n    " for table in _TABLES)
 
 
-def _create(made: str) -> str:
-    return _CREATE.format(made=made, now=NOW, channel=CHANNEL, near=NEAR.total_seconds())
+def _create(made: str) -> binary.Numbered:
+    return binary.Numbered(_CREATE.format(made=made, now=NOW, channel=CHANNEL, near=NEAR.total_seconds()))
 
 
 _CREATE_ALL = _create(_MADE)
@@ -239,8 +239,11 @@ async def _copy_in(
             await copy.write(binary.copy_rows(encoded))
 
 
-async def _run(connection: psycopg.AsyncConnection[Any], statement: str, parameters: dict[str, Any]) -> datetime:
-    row = await (await connection.execute(statement, parameters)).fetchone()
+async def _run(
+    connection: psycopg.AsyncConnection[Any], statement: binary.Numbered, parameters: dict[str, Any]
+) -> datetime:
+    cursor = psycopg.AsyncRawCursor(connection)
+    row = await (await cursor.execute(statement.text, statement.values(parameters))).fetchone()
     assert row is not None
     moment: datetime = row[0]
     return moment

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from scheduling.domain.ids import execution_id
@@ -13,6 +14,7 @@ from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import claim_request_id
 from scheduling.storage.notify import CHANNEL
+from scheduling.storage.tables import executions, jobs
 
 # The job is locked before its executions, so that one that is being cancelled or deleted either ends what this moves or
 # is seen as ended here. `due_time` and `start_time` begin anew, since lateness and maximum age count from them. It was
@@ -62,14 +64,15 @@ class RedrivingStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def redrive(self, job_id: str, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
-        """Whether the execution of that job was redriven by this call."""
+    async def redrive(self, uid: UUID, principal: str, request_id: str, digest: bytes) -> bool:
+        """Whether the execution was redriven by this call."""
         async with self._database.begin() as connection:
             if not await redrive(connection, self._database, [uid]):
                 return False
             # After the move: of two calls at once the second finds nothing to move, and then this.
             await claim_request_id(connection, principal, request_id, digest, uid)
-            name = f"jobs/{job_id}/executions/{execution_id(uid)}"
-            states = {"state": State.FAILED.value}, {"state": State.PENDING.value}
-            await note_change(connection, self._database.moment(), name, *states)
+            of_job = sa.select(jobs.c.job_id).join(executions, executions.c.job_uid == jobs.c.uid)
+            job_id = (await connection.execute(of_job.where(executions.c.uid == uid))).scalar_one()
+            name, states = f"jobs/{job_id}/executions/{execution_id(uid)}", (State.FAILED, State.PENDING)
+            await note_change(connection, self._database.moment(), name, *({"state": state.value} for state in states))
         return True

@@ -8,18 +8,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from scheduling.domain.audit import Acting
 from scheduling.domain.errors import WrongState
 from scheduling.domain.execution import Reason
-from scheduling.domain.lifecycle import State
+from scheduling.domain.ids import execution_id
 from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.history import move_sql
 from scheduling.storage.tables import HISTORY_COLUMNS
 
 PAGE = 1000
-#: What the audit calls the executions of whichever jobs.
-_ALL_EXECUTIONS = "jobs/-/executions/-"
 
 _IS_LOST = f"NOT EXISTS (SELECT FROM workers w WHERE w.uid = e.worker_uid AND w.expire_time > {NOW})"
 # What the database believes to be under way or due had perhaps been called, or had even ended, in the time that is
@@ -74,21 +71,21 @@ class RestoringStore:
             cursor = await connection.execute(_FIND, {"now": self._database.now(), "since": since, "after": after})
             return [_repeatable(row) for row in await cursor.fetchall()]
 
-    async def skip(self, uids: Sequence[UUID], by: Acting | None = None) -> int:
+    async def skip(self, uids: Sequence[UUID]) -> int:
         """Ends them as SKIPPED (RESTORED); returns how many that were. Raises WrongState unless the service is paused:
-        only then do they stand still. The audit has one entry for all of them.
+        only then do they stand still.
         """
         async with self._database.begin() as connection:
             if not (await connection.exec_driver_sql(_IS_PAUSED)).scalar_one():
                 raise WrongState("the service is not paused; PauseService comes first", subject="service")
             parameters = {"now": self._database.now(), "uids": list(uids)}
             await connection.exec_driver_sql(_COUNT_SKIPPED, parameters)
-            skipped = max((await connection.exec_driver_sql(_SKIP, parameters)).rowcount, 0)
-            if skipped:
-                done = {"state": State.SKIPPED.value, "reason": str(Reason.RESTORED), "done": skipped}
-                await note_change(connection, self._database.moment(), _ALL_EXECUTIONS, after=done, by=by)
-            return skipped
+            ended = (await connection.exec_driver_sql(_SKIP, parameters)).all()
+            if ended:
+                told = {"skipped": [execution_id(uid) for (uid,) in ended]}
+                await note_change(connection, self._database.moment(), "service", after=told)
+            return len(ended)
 
 
 def _repeatable(row: Sequence[Any]) -> Repeatable:
-    return Repeatable(f"jobs/{row[0]}/executions/e-{row[1]}", row[1], row[2], row[3], row[4], row[5])
+    return Repeatable(f"jobs/{row[0]}/executions/{execution_id(row[1])}", row[1], row[2], row[3], row[4], row[5])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,32 +13,37 @@ import psycopg
 import pytest
 
 from scheduling.delivery.targets import TargetTable
-from scheduling.domain.audit import Actor, AuditOutcome, Refusal, acting
+from scheduling.domain.audit import AuditOutcome, Refusal, acting
 from scheduling.domain.errors import PermissionDenied, StoreUnavailable
-from scheduling.domain.ids import execution_id
+from scheduling.domain.ids import execution_id, uuid7
 from scheduling.domain.pause import Scope
+from scheduling.operations import bulk
 from scheduling.operations.auditing import MAX_WAITING, RefusalLog
-from scheduling.operations.bulk import batch_cancel_jobs
 from scheduling.operations.drafts import Repeat
-from scheduling.operations.ports import JobChange, PageRequest
+from scheduling.operations.ports import JobChange, NewOperation, PageRequest
 from scheduling.storage.restoring import RestoringStore
-from tests.integration.test_bulk import step, worked_off
+from tests.integration.test_bulk import worked_off
 from tests.integration.test_operations_repeats import ports_of
 from tests.integration.test_store_redriving import dead_letter
-from tests.support.builders import PRINCIPAL, every, new_job, once
+from tests.support.builders import PRINCIPAL, SEND, every, new_job, once
 from tests.support.clock import START
 from tests.support.run import run
 from tests.support.stores import Stores, open_stores
 
 SECRET = b"a message that nobody else may read"
-SEND = "messaging.MessagingService/SendScheduledMessage"
 OTHER = "spiffe://cluster.local/ns/whispr/sa/media-service"
 
 
+@dataclass(frozen=True, slots=True)
+class Acts:
+    principal: str = PRINCIPAL
+    method: str = "whispr.scheduling.v1.SchedulingService/UpdateJob"
+    request_id: str = "request-1"
+
+
 @contextmanager
-def somebody(rpc: str = "UpdateJob", principal: str = PRINCIPAL) -> Iterator[None]:
-    service = "OperationsService" if rpc.endswith("Service") else "SchedulingService"
-    token = acting.set(Actor(principal, f"whispr.scheduling.v1.{service}/{rpc}", "request-1"))
+def somebody() -> Iterator[None]:
+    token = acting.set(Acts())
     try:
         yield
     finally:
@@ -154,6 +160,66 @@ def test_entries_of_a_resource_are_those_of_what_belongs_to_it_and_of_no_other(d
     run(scenario())
 
 
+def test_what_operators_change_is_told_too_and_once(database_url: str, targets: TargetTable) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            job, uid = await dead_letter(stores)
+            store, controls, ports = stores.store, stores.controls, ports_of(stores, targets)
+            made = await bulk.erase_jobs(ports, PRINCIPAL, "user-7", None, 0, Repeat(), validate_only=True)
+            operation_uid = uuid7(START)
+            operation = replace(made, uid=operation_uid)
+            changes: list[Callable[[], Awaitable[object]]] = [
+                lambda: controls.pause(Scope.QUEUE, "HIGH", PRINCIPAL, "too much"),
+                lambda: controls.pause(Scope.QUEUE, "HIGH", PRINCIPAL, "again"),
+                lambda: controls.resume(Scope.QUEUE, "HIGH"),
+                lambda: controls.resume(Scope.QUEUE, "HIGH"),
+                lambda: controls.pause(Scope.TARGET, SEND, PRINCIPAL, ""),
+                lambda: store.redrive(uid, PRINCIPAL, "", b""),
+                lambda: store.redrive(uid, PRINCIPAL, "", b""),
+                lambda: store.add_operation(NewOperation(operation)),
+                lambda: store.cancel_operation(operation_uid),
+                lambda: store.cancel_operation(operation_uid),
+                lambda: controls.pause(Scope.SERVICE, "", PRINCIPAL, "restored"),
+                lambda: RestoringStore(stores.database).skip([uid]),
+                lambda: RestoringStore(stores.database).skip([uid]),
+            ]
+            with somebody():
+                for change in changes:
+                    await change()
+                    stores.clock.advance(1)
+            found = [(each.resource, each.before, each.after) for each in await entries(stores) if each.request_id]
+            assert found[::-1] == [
+                ("queues/high", None, {"paused": True, "note": "too much"}),
+                ("queues/high", {"paused": True, "principal": PRINCIPAL, "note": "too much"}, {"paused": False}),
+                (f"targets/{SEND.replace('/', '.')}", None, {"paused": True, "note": ""}),
+                (f"{job.name}/executions/{execution_id(uid)}", {"state": "FAILED"}, {"state": "PENDING"}),
+                (operation.name, None, {"method": "ERASE_JOBS", "owner": "user-7", "rate": 100}),
+                (operation.name, {"state": "RUNNING"}, {"state": "CANCELLED", "done": 0, "failed": 0}),
+                ("service", None, {"paused": True, "note": "restored"}),
+                ("service", None, {"skipped": [execution_id(uid)]}),
+            ]
+
+    run(scenario())
+
+
+def test_the_end_of_an_operation_in_bulk_is_told_with_its_number_by_whoever_asked(
+    database_url: str, targets: TargetTable
+) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            await stores.create(*(new_job(START, owner="user-7") for _ in range(3)))
+            filter_ = 'owner = "user-7"'
+            begun = await bulk.batch_cancel_jobs(ports_of(stores, targets), PRINCIPAL, filter_, 2, Repeat())
+            # Nobody acts in the loop that works it off.
+            await worked_off(stores, begun)
+            (told,) = await entries(stores, begun.name)
+            assert (told.principal, told.rpc) == (PRINCIPAL, "SchedulingService/BatchCancelJobs")
+            assert told.before == {"state": "RUNNING"}
+            assert told.after == {"state": "DONE", "done": 3, "failed": 0}
+
+    run(scenario())
+
+
 def test_the_database_refuses_to_rewrite_what_happened(database_url: str) -> None:
     async def scenario() -> None:
         async with open_stores(database_url) as stores:
@@ -162,104 +228,6 @@ def test_the_database_refuses_to_rewrite_what_happened(database_url: str) -> Non
                 await stores.store.cancel_job("a", None)
             with pytest.raises(psycopg.errors.RaiseException):
                 await stores.query("UPDATE audit SET principal = 'nobody'")
-
-    run(scenario())
-
-
-def facts_of(each: Any) -> tuple[str, str, str, Any, Any]:
-    return each.principal, each.rpc, each.resource, each.before, each.after
-
-
-def test_a_dead_letter_that_is_tried_again_is_told_once(database_url: str) -> None:
-    async def scenario() -> None:
-        async with open_stores(database_url) as stores:
-            job, uid = await dead_letter(stores)
-            with somebody("RetryExecution"):
-                assert await stores.store.redrive(job.job_id, uid, PRINCIPAL, "r", b"d")
-                assert not await stores.store.redrive(job.job_id, uid, PRINCIPAL, "r", b"d")
-            name = f"{job.name}/executions/{execution_id(uid)}"
-            (told,) = await entries(stores, name)
-            rpc = "SchedulingService/RetryExecution"
-            assert facts_of(told) == (PRINCIPAL, rpc, name, {"state": "FAILED"}, {"state": "PENDING"})
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True], ids=["it ends", "it is cancelled"])
-def test_an_operation_in_bulk_is_told_when_it_is_asked_for_and_when_it_ends(
-    database_url: str, targets: TargetTable, *, is_cancelled: bool
-) -> None:
-    async def scenario() -> None:
-        async with open_stores(database_url) as stores:
-            await stores.create(*(new_job(START, owner="user-7") for _ in range(3)))
-            ports, filter_ = ports_of(stores, targets), 'owner = "user-7"'
-            with somebody("BatchCancelJobs"):
-                begun = await batch_cancel_jobs(ports, PRINCIPAL, filter_, 2, Repeat())
-            assert begun.uid is not None
-            # Pieces of one each: one of three is done before it is cancelled.
-            await step(stores)
-            if is_cancelled:
-                with somebody("CancelOperation", OTHER):
-                    await stores.store.cancel_operation(begun.uid)
-                    await stores.store.cancel_operation(begun.uid)
-            ended = await worked_off(stores, begun)
-            asked, told = sorted(await entries(stores, begun.name), key=lambda each: each.before is not None)
-            rpc, after = (
-                "SchedulingService/BatchCancelJobs",
-                {"method": "BATCH_CANCEL_JOBS", "filter": filter_, "rate": 2},
-            )
-            assert facts_of(asked) == (PRINCIPAL, rpc, begun.name, None, after)
-            done = {"state": ended.state.value, "done": 1 if is_cancelled else 3, "failed": 0}
-            who = (OTHER, "SchedulingService/CancelOperation") if is_cancelled else (PRINCIPAL, rpc)
-            assert facts_of(told) == (*who, begun.name, {"state": "RUNNING"}, done)
-
-    run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("scope", "name", "resource"),
-    [
-        (Scope.QUEUE, "LOW", "queues/LOW"),
-        (Scope.TARGET, "media.MediaService", "targets/media.MediaService"),
-        (Scope.TARGET, SEND, f"targets/{SEND.replace('/', '.')}"),
-        (Scope.SERVICE, "", "service"),
-    ],
-)
-def test_pauses_are_told_with_their_note_and_what_changes_nothing_is_not(
-    database_url: str, scope: Scope, name: str, resource: str
-) -> None:
-    async def scenario() -> None:
-        async with open_stores(database_url) as stores:
-            with somebody("PauseService"):
-                await stores.controls.pause(scope, name, PRINCIPAL, "too hot")
-                await stores.controls.pause(scope, name, PRINCIPAL, "still too hot")
-            stores.clock.advance(1)
-            with somebody("ResumeService", OTHER):
-                await stores.controls.resume(scope, name)
-                await stores.controls.resume(scope, name)
-            resumed, paused = await entries(stores)
-            before, after = {"paused": False}, {"paused": True, "note": "too hot"}
-            assert facts_of(paused) == (PRINCIPAL, "OperationsService/PauseService", resource, before, after)
-            who = OTHER, "OperationsService/ResumeService"
-            assert facts_of(resumed) == (*who, resource, after | {"principal": PRINCIPAL}, before)
-
-    run(scenario())
-
-
-def test_what_an_operator_skips_after_a_restore_is_one_entry_with_its_number(database_url: str) -> None:
-    async def scenario() -> None:
-        async with open_stores(database_url) as stores:
-            uids = [await stores.one_off() for _ in range(3)]
-            by = Actor(PRINCIPAL, "scheduling restore skip")
-            await stores.controls.pause(Scope.SERVICE, "", PRINCIPAL, "", Actor(PRINCIPAL, "scheduling restore mark"))
-            store = RestoringStore(stores.database)
-            assert await store.skip(uids, by) == 3
-            assert await store.skip(uids, by) == 0
-            told = {each.rpc: each for each in await entries(stores) if not each.rpc.endswith("CreateJob")}
-            assert set(told) == {"scheduling restore mark", "scheduling restore skip"}
-            after = {"state": "SKIPPED", "reason": "RESTORED", "done": 3}
-            skipped = told["scheduling restore skip"]
-            assert facts_of(skipped) == (PRINCIPAL, by.method, "jobs/-/executions/-", None, after)
 
     run(scenario())
 

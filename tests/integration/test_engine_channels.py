@@ -18,6 +18,7 @@ from whispr.siblings import messaging_pb2
 
 from scheduling.delivery.channels import Answer, Channels
 from scheduling.delivery.targets import TargetTable
+from scheduling.delivery.unary import Invoke, Metadata, public_unary, unary
 from scheduling.domain.limits import KEPT_MESSAGE_CHARACTERS, KEPT_RESPONSE_BYTES
 from scheduling.domain.retry import Code
 from tests.support.builders import SEND, send_request
@@ -25,13 +26,20 @@ from tests.support.run import run
 from tests.support.siblings import Call, Refuse, SiblingServer, hang, refusing
 
 TIMEOUT = timedelta(seconds=30)
+#: How calls are made: each test is run with the way below grpc.aio's own calls and with the public one.
+WAY = [unary]
+
+
+@pytest.fixture(autouse=True, params=[unary, public_unary])
+def _way(request: pytest.FixtureRequest) -> None:
+    WAY[0] = request.param
 
 
 @asynccontextmanager
 async def opened(targets: TargetTable, server: SiblingServer) -> AsyncIterator[Channels]:
     """Channels to a sibling that runs."""
     async with server:
-        channels = Channels(targets, server.addresses())
+        channels = Channels(targets, server.addresses(), WAY[0])
         try:
             yield channels
         finally:
@@ -52,7 +60,8 @@ def test_a_call_carries_the_request_the_deadline_and_the_metadata(targets: Targe
             assert (call.method, call.key, call.attempt) == (SEND, "k", 3)
             assert call.request.SerializeToString() == send_request()
             assert call.timeout is not None
-            assert 0 < call.timeout <= 30
+            # gRPC rounds it up on the wire.
+            assert 0 < call.timeout < 31
 
     run(scenario())
 
@@ -172,7 +181,7 @@ def test_a_sibling_that_is_not_there_is_unavailable_and_found_again(targets: Tar
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{taken.getsockname()[1]}"
-            channels = Channels(targets, dict.fromkeys(SiblingServer().addresses(), address))
+            channels = Channels(targets, dict.fromkeys(SiblingServer().addresses(), address), WAY[0])
             answer = await send(channels)
             assert answer.code is Code.UNAVAILABLE
             await channels.close()
@@ -210,5 +219,21 @@ def test_unknown_fields_of_a_request_are_delivered_as_given(targets: TargetTable
             answer = await channels.call(SEND, send_request() + unknown, TIMEOUT, ())
             assert answer.code is Code.OK
             assert unknown in server.calls[0].request.SerializeToString()
+
+    run(scenario())
+
+
+def test_a_response_that_is_no_such_message_is_an_answer_too(targets: TargetTable) -> None:
+    async def scenario() -> None:
+        def unary_garbage(channel: grpc.aio.Channel, path: str) -> Invoke:
+            async def invoke(request: bytes, timeout: float, metadata: Metadata) -> bytes:
+                return b"\xff\xff\xff"
+
+            return invoke
+
+        async with SiblingServer() as server:
+            channels = Channels(targets, server.addresses(), unary_garbage)
+            assert (await send(channels)).code is Code.INTERNAL
+            await channels.close()
 
     run(scenario())

@@ -316,7 +316,7 @@ REQUESTS: dict[str, Callable[[Named, str, str], Message]] = {
     "ResumeService": lambda _it, _whose, _new: ops.ResumeServiceRequest(),
 }
 #: What pauses are about, which their answers do not name.
-PAUSED = {"Queue": "queues/LOW", "Target": "targets/media.MediaService", "Service": "service"}
+PAUSED = {"Queue": "queues/low", "Target": "targets/media.MediaService", "Service": "service"}
 
 
 async def prepare(server: Mesh, method: str, it: Named) -> None:

@@ -39,7 +39,7 @@ async def dead_letter(stores: Stores, **of_job: Any) -> tuple[Job, UUID]:
 
 
 async def redrive(stores: Stores, uid: UUID, request_id: str = "", digest: bytes = b"") -> bool:
-    return await stores.store.redrive("job", uid, PRINCIPAL, request_id, digest)
+    return await stores.store.redrive(uid, PRINCIPAL, request_id, digest)
 
 
 def test_a_dead_letter_goes_on_as_the_same_execution_with_a_new_budget_and_age(database_url: str) -> None:

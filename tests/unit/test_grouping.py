@@ -9,7 +9,7 @@ import pytest
 
 from scheduling.domain.errors import Overloaded
 from scheduling.storage import grouping
-from scheduling.storage.grouping import GROUP_WEIGHT, LANES, Grouper
+from scheduling.storage.grouping import ENOUGH, GROUP_WEIGHT, LANES, Grouper
 from tests.support.run import Signal, run
 
 
@@ -45,7 +45,7 @@ async def settle() -> None:
         await asyncio.sleep(0)  # noqa: TID251 - yields, waits for nothing
 
 
-def test_a_call_that_finds_a_free_lane_goes_at_once_and_alone() -> None:
+def test_a_call_that_finds_nothing_under_way_goes_at_once_and_alone() -> None:
     async def scenario() -> None:
         gate = Gate()
         gate.open.set()
@@ -56,15 +56,34 @@ def test_a_call_that_finds_a_free_lane_goes_at_once_and_alone() -> None:
     run(scenario())
 
 
-def test_calls_that_come_while_all_lanes_are_busy_form_the_next_group() -> None:
+def test_calls_that_come_meanwhile_form_the_next_group() -> None:
     async def scenario() -> None:
         gate = Gate()
         grouper = Grouper(gate.work)
         tasks = await submit(grouper, *range(10))
-        assert gate.groups == [[n] for n in range(LANES)]
+        assert gate.groups == [[0]]
         gate.open.set()
         assert await asyncio.gather(*tasks) == [n * 2 for n in range(10)]
-        assert gate.groups[LANES:] == [list(range(LANES, 10))]
+        assert gate.groups[1:] == [list(range(1, 10))]
+
+    run(scenario())
+
+
+def test_enough_calls_take_a_lane_of_their_own_and_so_does_a_heavy_one() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        grouper = Grouper(gate.work)
+        tasks = await submit(grouper, *range(ENOUGH + 2))
+        assert gate.groups == [[0], list(range(1, ENOUGH + 1))]
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        gate = Gate()
+        grouper = Grouper(gate.work, weight=lambda item: item)
+        tasks = await submit(grouper, 1, 2, ENOUGH)
+        assert gate.groups == [[1], [2, ENOUGH]]
+        assert len(gate.groups) == LANES
+        gate.open.set()
+        await asyncio.gather(*tasks)
 
     run(scenario())
 
@@ -74,10 +93,10 @@ def test_a_group_weighs_no_more_than_its_bound_unless_one_item_alone_does() -> N
         gate = Gate()
         grouper = Grouper(gate.work, weight=lambda item: item)
         heavy = GROUP_WEIGHT + 1
-        tasks = await submit(grouper, 1, 1, 300, 200, 300, heavy, 5)
+        tasks = await submit(grouper, 1, GROUP_WEIGHT, 300, 200, 300, heavy, 5)
         gate.open.set()
         await asyncio.gather(*tasks)
-        assert gate.groups[LANES:] == [[300, 200], [300], [heavy], [5]]
+        assert gate.groups == [[1], [GROUP_WEIGHT], [300, 200], [300], [heavy], [5]]
 
     run(scenario())
 
@@ -107,7 +126,7 @@ def test_nothing_is_begun_for_a_caller_that_went_before_its_turn() -> None:
         await settle()
         gate.open.set()
         assert await tasks[3] == 8
-        assert gate.groups == [[1], [2], [4]]
+        assert gate.groups == [[1], [2, 4]]
         await asyncio.gather(*tasks, return_exceptions=True)
 
     run(scenario())
@@ -133,7 +152,7 @@ def test_more_than_may_wait_are_told_to_come_back(monkeypatch: pytest.MonkeyPatc
     async def scenario() -> None:
         gate = Gate()
         grouper = Grouper(gate.work)
-        tasks = await submit(grouper, *range(LANES + 3))
+        tasks = await submit(grouper, *range(1 + 3))
         with pytest.raises(Overloaded) as refused:
             await grouper.submit(99)
         assert refused.value.retry_after.total_seconds() > 0
