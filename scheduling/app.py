@@ -456,7 +456,7 @@ class Worker:
             self._pulse_loop,
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
             Loop("planner", planner.tick, clock),
-            Loop("bulk", BulkWork(self.leadership, SteppingStore(database), clock).tick, clock),
+            Loop("bulk", BulkWork(self.leadership, SteppingStore(database)).tick, clock),
             Loop("housekeeping", housekeeper.tick, clock),
             Loop("listener", self._listen, clock),
         ]
