@@ -29,7 +29,7 @@ from scheduling.delivery.tasks import TaskGroup
 from scheduling.domain.breaker import DOWN_CODES
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
-from scheduling.domain.execution import Claim, Outcome, Reason
+from scheduling.domain.execution import LATEST_BEGIN, Claim, Outcome, Reason
 from scheduling.domain.ids import uuid4s
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
@@ -38,6 +38,8 @@ from scheduling.telemetry.logs import log_event
 from scheduling.telemetry.traces import new_trace
 
 _log = logging.getLogger(__name__)
+
+_LATEST_BEGIN = LATEST_BEGIN.total_seconds()
 
 #: Seconds to the next try after an unexpected error, as in every background loop.
 AFTER_ERROR = 0.5
@@ -534,7 +536,7 @@ class DeliveryEngine:
             return held.cancelled_by
         if held.claim.cancel_requested:
             return Reason.CALLER
-        if self._draining or not self.has_lease():
+        if self._draining or not self.has_lease() or self._clock.monotonic() - held.claimed > _LATEST_BEGIN:
             return Reason.NOT_BEGUN
         return Reason.NOT_BEGUN if self._brakes.stops(held.claim.target.partition("/")[0], held.claimed) else ""
 

@@ -158,6 +158,9 @@ class Outcome:
     crashed: bool = False
 
 
+#: A call that has not begun so long after its claim is not made: deadlines that others wait for count from the claim.
+LATEST_BEGIN = timedelta(seconds=2)
+
 #: An execution that was lost with so many processes runs by itself from then on …
 ISOLATED_AFTER = 2
 #: … and one more is parked: it is what takes them down.

@@ -33,11 +33,16 @@ class Pause:
 
     @property
     def resource(self) -> str:
-        """Its resource name: `service`, `queues/{queue}`, `targets/{target}`."""
-        match self.scope:
-            case Scope.SERVICE:
-                return "service"
-            case Scope.QUEUE:
-                return f"queues/{self.name.lower()}"
-            case Scope.TARGET:
-                return f"targets/{self.name.replace('/', '.')}"
+        """The resource name of what is paused."""
+        return resource_of(self.scope, self.name)
+
+
+def resource_of(scope: Scope, name: str) -> str:
+    """The resource name of what a pause stops: `service`, `queues/{queue}`, `targets/{target}`."""
+    match scope:
+        case Scope.SERVICE:
+            return "service"
+        case Scope.QUEUE:
+            return f"queues/{name.lower()}"
+        case Scope.TARGET:
+            return f"targets/{name.replace('/', '.')}"

@@ -7,7 +7,15 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from scheduling.domain.execution import PARKED_AFTER, Attempt, LostExecution, Outcome, Reason, append_attempt
+from scheduling.domain.execution import (
+    LATEST_BEGIN,
+    PARKED_AFTER,
+    Attempt,
+    LostExecution,
+    Outcome,
+    Reason,
+    append_attempt,
+)
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code, Decision, again
 from scheduling.domain.target import AfterLostWorker
@@ -74,5 +82,6 @@ def _decide(lost: LostExecution) -> Decision:
         return Decision(State.FAILED, Reason.ATTEMPTS_EXHAUSTED)
     ready: datetime = lost.moment
     if lost.policy.after_lost_worker is AfterLostWorker.WAIT_FOR_DEADLINE:
-        ready = max(ready, lost.deadline_time)
+        # The deadline was reckoned when it was claimed; its call may have begun later.
+        ready = max(ready, lost.deadline_time + LATEST_BEGIN)
     return again(Reason.LEASE_LOST, counted=True, ready_time=ready, expire_time=lost.expire_time)

@@ -16,6 +16,8 @@ from scheduling.storage.database import NOW, Database
 
 #: What a hold by a breaker is called; the service follows.
 HELD_BY_BREAKER = "BREAKER:"
+#: How many of the oldest that wait are looked at for probes in one round.
+OLDEST = 1000
 
 _ENSURE = """
 INSERT INTO breakers (service, state) SELECT s, 'CLOSED' FROM unnest(%(services)s::text[]) AS s ORDER BY s
@@ -45,18 +47,28 @@ FROM breakers b
 WHERE b.state = 'OPEN' AND e.state = 'QUEUED' AND split_part(e.target, '/', 1) = b.service
   AND e.queue_time <= b.change_time
 """
+_OLDEST = """
+SELECT uid FROM executions WHERE state = 'PENDING' AND held_by = %(held_by)s ORDER BY ready_time LIMIT %(oldest)s
+"""
+# By executions_held: when all of the oldest are paused they wait for that instead, and the others can be tried.
+_SET_ASIDE = f"""
+WITH oldest AS MATERIALIZED ({_OLDEST} FOR UPDATE SKIP LOCKED)
+UPDATE executions e SET held_by = p.key
+FROM oldest CROSS JOIN unnest(%(scopes)s::text[], %(names)s::text[], %(keys)s::text[]) AS p (scope, name, key)
+WHERE e.uid = oldest.uid AND CASE p.scope WHEN 'QUEUE' THEN e.queue = p.name ELSE e.target = p.name END
+  AND (SELECT count(*) FROM oldest) = %(oldest)s
+"""
 # By executions_held: the probes, from the oldest that nothing else stops.
-_LET_GO = """
+_LET_GO = f"""
 UPDATE executions SET held_by = NULL
 WHERE uid IN (
-    SELECT e.uid FROM executions e JOIN (
-        SELECT uid FROM executions WHERE state = 'PENDING' AND held_by = %(held_by)s ORDER BY ready_time LIMIT 1000
-    ) AS oldest ON oldest.uid = e.uid
+    SELECT e.uid FROM executions e JOIN ({_OLDEST}) AS oldest ON oldest.uid = e.uid
     WHERE e.queue <> ALL(%(queues)s::text[]) AND e.target <> ALL(%(targets)s::text[])
     ORDER BY e.ready_time LIMIT %(count)s FOR UPDATE OF e SKIP LOCKED
 )
 RETURNING uid
 """
+_RELEASED = "SELECT uid FROM executions WHERE uid = ANY(%(uids)s::uuid[]) AND state = 'QUEUED'"
 
 
 def _breaker(row: Sequence[Any]) -> Breaker:
@@ -121,6 +133,7 @@ class Breaking:
     def __init__(self) -> None:
         self.shut: list[str] = []
         self.probes: list[UUID] = []
+        self._tried: list[tuple[Breaker, list[UUID]]] = []
 
     async def read(self, cursor: AsyncCursor[TupleRow], now: datetime | None, pauses: Sequence[Pause]) -> None:
         """Reads the breakers, grants the probes that are due and not paused, and takes back what was released before
@@ -131,20 +144,42 @@ class Breaking:
             "queues": [pause.name for pause in pauses if pause.scope is Scope.QUEUE],
             "targets": list(paused),
         }
+        of_part = [pause for pause in pauses if pause.scope is not Scope.SERVICE]
+        aside = {
+            "scopes": [pause.scope.value for pause in of_part],
+            "names": [pause.name for pause in of_part],
+            "keys": [pause.scope.held_by(pause.name) for pause in of_part],
+        }
         is_all_paused = any(pause.scope is Scope.SERVICE for pause in pauses)
         await cursor.execute(_TO_GRANT, {"now": now})
         for row in await cursor.fetchall():
             breaker, moment = _breaker(row), row[5]
             if is_all_paused or breaker.service in paused:
                 continue
-            wanted = {"held_by": HELD_BY_BREAKER + breaker.service, "count": max(breaker.probes, 1)}
+            waiting = {"held_by": HELD_BY_BREAKER + breaker.service, "oldest": OLDEST}
+            wanted = {**waiting, "count": max(breaker.probes, 1)}
             await cursor.execute(_LET_GO, {**stopped, **wanted})
             granted = [found[0] for found in await cursor.fetchall()]
+            if not granted and aside["keys"]:
+                await cursor.execute(_SET_ASIDE, {**waiting, **aside})
             # An open one without anything to try stays as it is until there is.
             if granted or breaker.state is BreakerState.HALF_OPEN:
                 self.probes += granted
+                self._tried.append((breaker, granted))
                 await _write(cursor, after_grant(breaker, moment), now)
         await cursor.execute(_SHUT)
         self.shut = [row[0] for row in await cursor.fetchall()]
         if self.shut:
             await cursor.execute(_GIVE_BACK)
+
+    async def settle(self, cursor: AsyncCursor[TupleRow], now: datetime | None) -> None:
+        """At the end of the round: an open breaker whose probe found no slot, or was skipped, is not waiting for an
+        answer; the next in turn is its probe.
+        """
+        if not self.probes:
+            return
+        await cursor.execute(_RELEASED, {"uids": self.probes})
+        released = {row[0] for row in await cursor.fetchall()}
+        for breaker, granted in self._tried:
+            if breaker.state is BreakerState.OPEN and released.isdisjoint(granted):
+                await _write(cursor, breaker, now)

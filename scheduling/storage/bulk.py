@@ -8,9 +8,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from scheduling.domain.bulk import BulkMethod, Operation, OperationState, Selection
+from scheduling.domain.bulk import BulkMethod, Operation, OperationState, Selection, operation_id
 from scheduling.operations.ports import NewOperation, PageRequest
 from scheduling.storage import selecting
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
@@ -63,6 +64,15 @@ class OperationStore:
                     update_time=moment,
                 )
             )
+            told = {
+                "parent": selection.parent,
+                "filter": selection.filter,
+                "owner": selection.owner,
+                "label": None if selection.label is None else f"{key}={value}",
+                "rate": operation.rate,
+            }
+            chosen = {name: each for name, each in told.items() if each}
+            await note_change(connection, moment, operation.name, after={"method": selection.method.value} | chosen)
         return operation.uid
 
     async def get_operation(self, uid: UUID) -> Operation | None:
@@ -86,11 +96,16 @@ class OperationStore:
         """Ends a running one, after the piece that is under way."""
         moment = self._database.moment()
         async with self._database.begin() as connection:
-            await connection.execute(
+            ended = await connection.execute(
                 operations.update()
                 .where(operations.c.uid == uid, operations.c.state == OperationState.RUNNING.value)
                 .values(state=OperationState.CANCELLED.value, update_time=moment, end_time=moment)
+                .returning(operations.c.done)
             )
+            for (done,) in ended:
+                before = {"state": OperationState.RUNNING.value}
+                after = {"state": OperationState.CANCELLED.value, "done": done}
+                await note_change(connection, moment, f"operations/{operation_id(uid)}", before, after)
 
 
 def operation_of(row: Any) -> Operation:

@@ -8,7 +8,8 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
-from scheduling.domain.pause import Pause, Scope
+from scheduling.domain.pause import Pause, Scope, resource_of
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 
 #: All pauses that stand, in the columns that `pauses_from_rows` reads.
@@ -18,8 +19,9 @@ READ_PAUSES = "SELECT scope, name, principal, note, pause_time FROM controls ORD
 _PAUSE = f"""
 INSERT INTO controls (scope, name, principal, note, pause_time)
 VALUES (%(scope)s, %(name)s, %(principal)s, %(note)s, {NOW}) ON CONFLICT (scope, name) DO NOTHING
+RETURNING scope
 """
-_RESUME = "DELETE FROM controls WHERE scope = %(scope)s AND name = %(name)s"
+_RESUME = "DELETE FROM controls WHERE scope = %(scope)s AND name = %(name)s RETURNING principal, note"
 # By executions_queued. What a worker has claimed goes on.
 _GIVE_BACK = """
 UPDATE executions e SET state = 'PENDING', held_by = p.key
@@ -75,12 +77,20 @@ class ControlStore:
         What a release under way adds meanwhile, the next round takes back.
         """
         parameters = {"scope": scope.value, "name": name, "principal": principal, "note": note}
+        async with self._database.begin() as transaction:
+            made = await transaction.exec_driver_sql(_PAUSE, {"now": self._database.now(), **parameters})
+            if made.first() is not None:
+                told = {"paused": True, "note": note}
+                await note_change(transaction, self._database.moment(), resource_of(scope, name), after=told)
+        # After the commit: it is heeded from now on, and the next round gives back what this does not.
         async with self._database.hot() as connection:
-            await connection.execute(_PAUSE, {"now": self._database.now(), **parameters})
             cursor = await connection.execute(READ_PAUSES)
             await give_back_paused(cursor, pauses_from_rows(await cursor.fetchall()))
 
     async def resume(self, scope: Scope, name: str) -> None:
         """Ends a pause; what it held goes on, the oldest first. Where there is none nothing changes."""
-        async with self._database.hot() as connection:
-            await connection.execute(_RESUME, {"scope": scope.value, "name": name})
+        async with self._database.begin() as connection:
+            ended = await connection.exec_driver_sql(_RESUME, {"scope": scope.value, "name": name})
+            for row in ended.mappings():
+                was = {"paused": True, **row}
+                await note_change(connection, self._database.moment(), resource_of(scope, name), was, {"paused": False})

@@ -178,6 +178,7 @@ class Gates:
     _used: Counter[str] = field(default_factory=Counter)
     _rates: dict[str, _Rate] = field(default_factory=dict)
     _found: list[tuple[Queue, int, str]] = field(default_factory=list)
+    _breaking: Breaking = field(default_factory=Breaking)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -196,9 +197,8 @@ class Gates:
         self._pauses = frozenset((pause.scope, pause.name) for pause in pauses)
         if pauses:
             await give_back_paused(cursor, pauses)
-        breaking = Breaking()
-        await breaking.read(cursor, now, pauses)
-        self._shut, self.probes = frozenset(breaking.shut), breaking.probes
+        await self._breaking.read(cursor, now, pauses)
+        self._shut, self.probes = frozenset(self._breaking.shut), self._breaking.probes
         await self._read_rates(cursor)
         await self._let_go(cursor, walked)
         await cursor.execute(_LANES, {"until": self.until})
@@ -283,6 +283,7 @@ class Gates:
         """
         found = [each for each in self._found if each[0] is queue and not self.refusal(queue, each[2])]
         sharing = Counter(target.partition("/")[0] for _, _, target in found)
+        tokens = {service: rate.tokens for service, rate in self._rates.items()}
         lanes = []
         for _, number, target in found:
             service = target.partition("/")[0]
@@ -291,7 +292,8 @@ class Gates:
             if free is not None:
                 cap = min(cap, free)
             if rate is not None:
-                cap = min(cap, -(-rate.tokens // sharing[service]))
+                cap = min(cap, -(-tokens[service] // sharing[service]))
+                tokens[service] -= cap
                 sharing[service] -= 1
             if cap > 0:
                 lanes.append(Lane(queue, number, target, cap, self.until if rate is None else self.moment))
@@ -306,11 +308,12 @@ class Gates:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    async def close(self, cursor: AsyncCursor[TupleRow]) -> int:
-        """Takes a piece of what is due and refused out of the way, and writes what the rates have spent. Returns how
-        many were held.
+    async def close(self, cursor: AsyncCursor[TupleRow], now: datetime | None) -> int:
+        """Takes a piece of what is due and refused out of the way, and writes what the rates have spent and what has
+        become of the probes. Returns how many were held.
         """
         held = await self._hold(cursor)
+        await self._breaking.settle(cursor, now)
         spent = {service: rate for service, rate in self._rates.items() if rate.spent}
         if spent:
             times = [rate.next_time + rate.pace * rate.spent for rate in spent.values()]

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.ids import execution_id
+from scheduling.domain.lifecycle import State
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import claim_request_id
 from scheduling.storage.notify import CHANNEL
+from scheduling.storage.tables import executions, jobs
 
 # The job is locked before its executions, so that one that is being cancelled or deleted either ends what this moves or
 # is seen as ended here. `due_time` and `start_time` begin anew, since lateness and maximum age count from them. It was
@@ -66,4 +71,8 @@ class RedrivingStore:
                 return False
             # After the move: of two calls at once the second finds nothing to move, and then this.
             await claim_request_id(connection, principal, request_id, digest, uid)
+            of_job = sa.select(jobs.c.job_id).join(executions, executions.c.job_uid == jobs.c.uid)
+            job_id = (await connection.execute(of_job.where(executions.c.uid == uid))).scalar_one()
+            name, states = f"jobs/{job_id}/executions/{execution_id(uid)}", (State.FAILED, State.PENDING)
+            await note_change(connection, self._database.moment(), name, *({"state": state.value} for state in states))
         return True

@@ -285,7 +285,7 @@ class ReleasingStore:
                 more = more or full or decisions.count >= half
                 skipped += sum(len(uids) for uids in decisions.skip.values())
                 held += plain.held + len(decisions.hold)
-            held += await gates.close(cursor)
+            held += await gates.close(cursor, now)
         return Released(result.by_queue, skipped, held, expired, ended, more)
 
     async def _release_plain(

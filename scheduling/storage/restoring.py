@@ -10,6 +10,8 @@ from uuid import UUID
 
 from scheduling.domain.errors import WrongState
 from scheduling.domain.execution import Reason
+from scheduling.domain.ids import execution_id
+from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.history import move_sql
 from scheduling.storage.tables import HISTORY_COLUMNS
@@ -73,16 +75,17 @@ class RestoringStore:
         """Ends them as SKIPPED (RESTORED); returns how many that were. Raises WrongState unless the service is paused:
         only then do they stand still.
         """
-        async with self._database.hot() as connection, connection.transaction():
-            cursor = await connection.execute(_IS_PAUSED)
-            row = await cursor.fetchone()
-            if row is None or not row[0]:
+        async with self._database.begin() as connection:
+            if not (await connection.exec_driver_sql(_IS_PAUSED)).scalar_one():
                 raise WrongState("the service is not paused; PauseService comes first", subject="service")
             parameters = {"now": self._database.now(), "uids": list(uids)}
-            await connection.execute(_COUNT_SKIPPED, parameters)
-            cursor = await connection.execute(_SKIP, parameters)
-            return max(cursor.rowcount, 0)
+            await connection.exec_driver_sql(_COUNT_SKIPPED, parameters)
+            ended = (await connection.exec_driver_sql(_SKIP, parameters)).all()
+            if ended:
+                told = {"skipped": [execution_id(uid) for (uid,) in ended]}
+                await note_change(connection, self._database.moment(), "service", after=told)
+            return len(ended)
 
 
 def _repeatable(row: Sequence[Any]) -> Repeatable:
-    return Repeatable(f"jobs/{row[0]}/executions/e-{row[1]}", row[1], row[2], row[3], row[4], row[5])
+    return Repeatable(f"jobs/{row[0]}/executions/{execution_id(row[1])}", row[1], row[2], row[3], row[4], row[5])

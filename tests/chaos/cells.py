@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from scheduling.storage.migrate import migrate
 from tests.chaos import faults
 from tests.chaos.skewed import OFFSET
 from tests.chaos.stage import SUPERVISOR_SECONDS, Cut, Stage, now, pause
@@ -36,6 +37,7 @@ class Cell:
     during: float | None = None
     settings: tuple[tuple[str, str], ...] = ()
     target_link: bool = False
+    previous: bool = False
 
 
 async def _none(stage: Stage, seconds: float) -> Window:
@@ -74,12 +76,28 @@ async def _kill_all(stage: Stage, seconds: float) -> Window:
 async def _roll(stage: Stage, seconds: float) -> Window:
     """A new worker for each, one after the other, and each server anew; the leader is told to go like the others."""
     start = now()
+    await _replace_all(stage)
+    return Window(start, now())
+
+
+async def _replace_all(stage: Stage) -> None:
     for worker in list(stage.workers):
         await stage.start_worker()
         await stage.stop_worker(worker)
     for number, server in enumerate(list(stage.servers)):
         await asyncio.to_thread(server.stop)
         await stage.start_server(number)
+
+
+async def _update(stage: Stage, seconds: float) -> Window:
+    """The previous version runs, the migrations are made under it, and then each process is replaced by ours."""
+    start = now()
+    await asyncio.to_thread(migrate, stage.direct_url)
+    stage.notes["migration_seconds"] = round(now() - start, 1)
+    # For a while the previous version runs on our schema.
+    await pause(seconds)
+    stage.code = {}
+    await _replace_all(stage)
     return Window(start, now())
 
 
@@ -243,6 +261,15 @@ CELLS = (
     Cell("workers-killed", "all workers killed", 0, _kill_all, recovery=10),
     Cell("leader-killed", "leader killed", 0, _kill_leader, recovery=10, leader=5),
     Cell("rolling-restart", "SIGTERM rolling restart of everything", 0, _roll, recovery=3, leader=1),
+    Cell(
+        "update",
+        "update of the previous version under load: migrations, then a rolling restart",
+        5,
+        _update,
+        recovery=3,
+        leader=1,
+        previous=True,
+    ),
     Cell("redis-restart", "Redis restart, empty", 0, _restart_redis, during=3),
     Cell("redis-down", "Redis down for 30 s", 30, _redis_down, during=3),
     Cell("redis-slow", "Redis slow (200 ms per command) for 30 s", 30, _redis_slow, during=3),

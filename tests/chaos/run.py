@@ -56,6 +56,7 @@ async def run(
         servers=servers,
         settings=dict(cell.settings),
         target_link=cell.target_link,
+        previous=cell.previous,
         keep=keep,
         **stage_options,
     ) as stage:

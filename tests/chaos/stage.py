@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import tarfile
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -34,6 +37,8 @@ SIBLING_RULES = (
     "* match=wait-* delay=4",
     "* match=flaky-* times=1 code=UNAVAILABLE",
 )
+#: The schema of the previous version, and the first migration of this one.
+PREVIOUS_REVISION, FIRST_OF_OURS = "0003", "0005_gates.py"
 POSTGRES_SETTINGS = {"max_connections": "200", "shared_buffers": "64MB", "track_activity_query_size": "16384"}
 #: Seconds from the end of a process to the start of the next, as whatever supervises it would take.
 SUPERVISOR_SECONDS = 1.0
@@ -82,6 +87,8 @@ class Stage:
     led_by: str = ""
     leader_lost: float | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    #: What makes processes run other code than ours; empty for ours.
+    code: dict[str, str] = field(default_factory=dict)
     _count: int = 0
     _watch: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
 
@@ -89,7 +96,7 @@ class Stage:
 
     def _start(self, module: Sequence[str], name: str, extra: Mapping[str, str]) -> Process:
         self._count += 1
-        env = environment(**self.settings) | {f"{PREFIX}METRICS_LISTEN": ""} | dict(extra)
+        env = environment(**self.settings) | {f"{PREFIX}METRICS_LISTEN": ""} | self.code | dict(extra)
         return Process(module, env, self.folder / f"{name}-{self._count}.log")
 
     async def start_worker(self, entry: str = "scheduling", **extra: str) -> str:
@@ -206,6 +213,22 @@ class Stage:
                 await asyncio.to_thread(process.kill)
 
 
+def previous_code(folder: Path) -> dict[str, str]:
+    """Unpacks the previous version from this repository's history; returns the variables that make Python run it."""
+
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parents[2], check=True, capture_output=True
+        ).stdout
+
+    versions = "scheduling/storage/migrations/versions"
+    added = git("log", "--diff-filter=A", "--format=%H", "--", f"{versions}/{FIRST_OF_OURS}").decode().split()
+    assert added, "the history does not reach back to the previous version"
+    with tarfile.open(fileobj=io.BytesIO(git("archive", f"{added[-1]}^", "scheduling", "generated"))) as archive:
+        archive.extractall(folder, filter="data")
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": f"{folder}{os.pathsep}{folder / 'generated'}"}
+
+
 def free_port() -> int:
     """A port that nothing listens on."""
     with socket.socket() as probe:
@@ -222,12 +245,14 @@ async def set_up(
     workers: int = 3,
     apis: int = 2,
     target_link: bool = False,
+    previous: bool = False,
     keep: bool = False,
 ) -> AsyncIterator[Stage]:
     """Everything running, and gone at the end; the folder stays with `keep`.
 
     `servers` names a PostgreSQL with the schema and a Redis to use in place of embedded ones. With `target_link` the
-    calls to the messaging service go by a link that can be broken.
+    calls to the messaging service go by a link that can be broken. With `previous` the schema and all processes are
+    those of the previous version.
     """
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="whispr-chaos-"))
@@ -241,7 +266,7 @@ async def set_up(
             for server in (postgres, valkey):
                 await asyncio.to_thread(server.start)
                 stack.push_async_callback(asyncio.to_thread, server.stop)
-            await asyncio.to_thread(migrate, postgres.url)
+            await asyncio.to_thread(migrate, postgres.url, PREVIOUS_REVISION if previous else "head")
             servers = postgres.url, valkey.url
         database = await stack.enter_async_context(Proxy(servers[0]))
         redis = await stack.enter_async_context(Proxy(servers[1]))
@@ -249,6 +274,8 @@ async def set_up(
         base |= {"server_drain": "500ms", "log_level": "info"}
         stage = Stage(folder, servers[0], database, redis, base | dict(settings or {}), postgres, valkey)
         stack.push_async_callback(stage.close)
+        if previous:
+            stage.code = await asyncio.to_thread(previous_code, folder / "previous")
         first = stage.start_sibling("siblings-messaging", "messaging")
         others = stage.start_sibling("siblings-others", "notification,media,user,auth,moderation,matching,content")
         port = await asyncio.to_thread(first.wait_ready)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
+from scheduling.delivery.targets import TargetTable
 from scheduling.domain.audit import AuditOutcome, Refusal, acting
 from scheduling.domain.errors import PermissionDenied, StoreUnavailable
+from scheduling.domain.ids import execution_id, uuid7
+from scheduling.domain.pause import Scope
+from scheduling.operations import bulk
 from scheduling.operations.auditing import MAX_WAITING, RefusalLog
-from scheduling.operations.ports import JobChange, PageRequest
-from tests.support.builders import PRINCIPAL, every, new_job, once
+from scheduling.operations.drafts import Repeat
+from scheduling.operations.ports import JobChange, NewOperation, PageRequest
+from scheduling.storage.restoring import RestoringStore
+from tests.integration.test_operations_repeats import ports_of
+from tests.integration.test_store_redriving import dead_letter
+from tests.support.builders import PRINCIPAL, SEND, every, new_job, once
 from tests.support.clock import START
 from tests.support.run import run
 from tests.support.stores import Stores, open_stores
@@ -147,6 +155,48 @@ def test_entries_of_a_resource_are_those_of_what_belongs_to_it_and_of_no_other(d
                 if after is None:
                     break
             assert pages == everything
+
+    run(scenario())
+
+
+def test_what_operators_change_is_told_too_and_once(database_url: str, targets: TargetTable) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            job, uid = await dead_letter(stores)
+            store, controls, ports = stores.store, stores.controls, ports_of(stores, targets)
+            made = await bulk.erase_jobs(ports, PRINCIPAL, "user-7", None, 0, Repeat(), validate_only=True)
+            operation_uid = uuid7(START)
+            operation = replace(made, uid=operation_uid)
+            changes: list[Callable[[], Awaitable[object]]] = [
+                lambda: controls.pause(Scope.QUEUE, "HIGH", PRINCIPAL, "too much"),
+                lambda: controls.pause(Scope.QUEUE, "HIGH", PRINCIPAL, "again"),
+                lambda: controls.resume(Scope.QUEUE, "HIGH"),
+                lambda: controls.resume(Scope.QUEUE, "HIGH"),
+                lambda: controls.pause(Scope.TARGET, SEND, PRINCIPAL, ""),
+                lambda: store.redrive(uid, PRINCIPAL, "", b""),
+                lambda: store.redrive(uid, PRINCIPAL, "", b""),
+                lambda: store.add_operation(NewOperation(operation)),
+                lambda: store.cancel_operation(operation_uid),
+                lambda: store.cancel_operation(operation_uid),
+                lambda: controls.pause(Scope.SERVICE, "", PRINCIPAL, "restored"),
+                lambda: RestoringStore(stores.database).skip([uid]),
+                lambda: RestoringStore(stores.database).skip([uid]),
+            ]
+            with somebody():
+                for change in changes:
+                    await change()
+                    stores.clock.advance(1)
+            found = [(each.resource, each.before, each.after) for each in await entries(stores) if each.request_id]
+            assert found[::-1] == [
+                ("queues/high", None, {"paused": True, "note": "too much"}),
+                ("queues/high", {"paused": True, "principal": PRINCIPAL, "note": "too much"}, {"paused": False}),
+                (f"targets/{SEND.replace('/', '.')}", None, {"paused": True, "note": ""}),
+                (f"{job.name}/executions/{execution_id(uid)}", {"state": "FAILED"}, {"state": "PENDING"}),
+                (operation.name, None, {"method": "ERASE_JOBS", "owner": "user-7", "rate": 100}),
+                (operation.name, {"state": "RUNNING"}, {"state": "CANCELLED", "done": 0}),
+                ("service", None, {"paused": True, "note": "restored"}),
+                ("service", None, {"skipped": [execution_id(uid)]}),
+            ]
 
     run(scenario())
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
+import pytest
+
+from scheduling.delivery import engine
 from scheduling.delivery.engine import _Lane
 from scheduling.domain.execution import Reason
 from scheduling.domain.lifecycle import State
@@ -90,5 +93,25 @@ def test_what_was_claimed_ahead_goes_back_at_once_when_the_process_stops(databas
             states = Counter([(await stores.row(uid))["state"] for uid in uids])
             assert states == {"PENDING": 6}
             assert len(caller.calls) == 2
+
+    run(scenario())
+
+
+def test_what_was_claimed_too_long_ago_is_not_called_any_more(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LATEST_BEGIN", -1.0)
+
+    async def scenario() -> None:
+        caller = RecordingCaller()
+        async with (
+            open_stores(database_url, FlowingClock()) as stores,
+            EngineProcess(stores, caller) as worker,
+        ):
+            (uid,) = await queued(stores, 1)
+            await worker.hand_over(uid)
+            (returned,) = await worker.witness.until_recorded(1)
+            assert (returned.state, returned.reason, caller.keys) == (State.PENDING, Reason.NOT_BEGUN, [])
+            assert (await stores.row(uid))["attempt"] == 0
 
     run(scenario())

@@ -10,10 +10,15 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 
 from scheduling.domain.breaker import FIRST_PAUSE, OPEN_AFTER, STEP, UNANSWERED
 from scheduling.domain.job import OverlapPolicy
 from scheduling.domain.lifecycle import State
+from scheduling.domain.limits import GateLimits
+from scheduling.domain.pause import Scope
+from scheduling.domain.target import Queue
+from scheduling.storage import breaking as breaking_store
 from scheduling.storage.breaking import HELD_BY_BREAKER, BreakerStore
 from tests.support.builders import send_request
 from tests.support.run import run
@@ -280,5 +285,47 @@ def test_callers_see_the_breakers_that_ever_moved(database_url: str) -> None:
             await it.open()
             (seen,) = (await it.stores.store.breakers()).items()
             assert (seen[0], seen[1].state, seen[1].change_time) == (MESSAGING, "OPEN", it.stores.clock.now())
+
+    run(scenario())
+
+
+def test_a_probe_that_finds_no_slot_leaves_its_turn_to_the_next(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, limits=GateLimits(owner_running=1)) as stores:
+            it = Breaking(stores)
+            await it.due(1, owner="busy", **OTHER)
+            assert len(await stores.released()) == 1
+            await it.open()
+            stuck, free = await it.due(2, owner="busy"), await it.due(1, owner="other")
+            await stores.release()
+            assert await it.held() == 3
+            stores.clock.advance(FIRST_PAUSE)
+            found = [await stores.released() for _ in range(3)]
+            assert found == [[], [], free]
+            # Once it is under way no other goes.
+            stores.clock.advance(FIRST_PAUSE)
+            assert await stores.released() == []
+            assert {(await stores.row(uid))["held_by"] for uid in stuck} == {"OWNER:busy"}
+
+    run(scenario())
+
+
+def test_what_is_paused_keeps_no_other_from_being_the_probe(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaking_store, "OLDEST", 3)
+
+    async def scenario() -> None:
+        async with breaking(database_url) as it:
+            await it.open()
+            paused = await it.due(8)
+            free = await it.due(1, queue=Queue.MEDIUM)
+            await it.stores.release()
+            assert await it.held() == 9
+            await it.stores.controls.pause(Scope.QUEUE, "HIGH", "o", "")
+            it.stores.clock.advance(FIRST_PAUSE)
+            assert [await it.stores.released() for _ in range(3)] == [[], [], free]
+            await it.feed(0, successes=1)
+            await it.stores.controls.resume(Scope.QUEUE, "HIGH")
+            it.stores.clock.advance(UNANSWERED)
+            assert set(await it.stores.released()) < set(paused)
 
     run(scenario())

@@ -339,3 +339,17 @@ def test_what_is_due_for_others_does_not_wait_for_a_flood(database_url: str) -> 
             assert len(rest) + first.count == len(flood) + 1
 
     run(scenario())
+
+
+def test_methods_of_one_service_share_its_rate(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, limits=GateLimits(owner_running=100, rates={MESSAGING: 4.0})) as stores:
+            for method in ("ExpireChats", "CloseInactiveSessions", "ReprocessMessages"):
+                await due(stores, 12, target=f"{MESSAGING}/{method}", queue=Queue.MEDIUM)
+            for _ in range(3):
+                # What one method leaves over, another has in the next round.
+                assert len([*await stores.released(), *await stores.released()]) == 4
+                assert await stores.released() == []
+                stores.clock.advance(1)
+
+    run(scenario())
