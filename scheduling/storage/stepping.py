@@ -16,7 +16,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from scheduling.domain.bulk import KEPT_FAILURES, KEPT_FOR, BulkMethod, Operation, OperationState, Pace
+from scheduling.domain.bulk import KEPT_FAILURES, BulkMethod, Operation, OperationState, Pace
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.storage import pieces, selecting
 from scheduling.storage.bulk import operation_of
@@ -37,7 +37,6 @@ WHERE o.state = 'RUNNING' AND o.next_time <= {NOW} AND {TERM_HOLDS}
 ORDER BY o.next_time LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _IS_RUNNING = "SELECT EXISTS (SELECT FROM operations WHERE state = 'RUNNING')"
-_FORGET = f"DELETE FROM operations WHERE end_time < {NOW} - %(kept)s::interval AND {TERM_HOLDS}"
 #: Errors of a piece that say nothing of the rows in it.
 _IN_THE_WAY = (
     psycopg.errors.LockNotAvailable,
@@ -91,12 +90,6 @@ class SteppingStore:
         async with self._database.begin() as connection:
             is_running = (await connection.exec_driver_sql(_IS_RUNNING)).scalar_one()
         return steps, is_running
-
-    async def forget_operations(self, term: int) -> int:
-        """Removes those that ended long ago; returns how many."""
-        parameters = {"now": self._database.now(), "term": term, "kept": KEPT_FOR}
-        async with self._database.begin() as connection:
-            return (await connection.exec_driver_sql(_FORGET, parameters)).rowcount
 
     async def _step(self, term: int) -> Step | None:
         """One piece. By operations_running; locks the operation, then what it works on."""
