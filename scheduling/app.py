@@ -31,6 +31,7 @@ from scheduling.dispatch.loop import Loop
 from scheduling.dispatch.planner import Planner
 from scheduling.dispatch.pulse import Leadership, Pulse
 from scheduling.dispatch.scheduler import Scheduler
+from scheduling.domain.audit import Actor
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.ids import uuid7
@@ -525,7 +526,8 @@ class Worker:
     async def _beat(self, last_start: datetime | None) -> Beat:
         if self._is_to_pause:
             # Before the first heartbeat: without a lease nothing is claimed.
-            await self._controls.pause(Scope.SERVICE, "", own_principal(self._settings), "SCHEDULING_ENABLED is false")
+            by = Actor(own_principal(self._settings), "SCHEDULING_ENABLED")
+            await self._controls.pause(Scope.SERVICE, "", by.principal, "SCHEDULING_ENABLED is false", by)
             self._is_to_pause = False
         beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
         self.engine.suspect(await self._breaking.unclean())

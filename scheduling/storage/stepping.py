@@ -16,10 +16,11 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.audit import Actor
 from scheduling.domain.bulk import KEPT_FAILURES, BulkMethod, Operation, OperationState, Pace
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.storage import pieces, selecting
-from scheduling.storage.bulk import operation_of
+from scheduling.storage.bulk import note_end, operation_of
 from scheduling.storage.database import NOW, Database, is_unavailable
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.tables import operations, owner_days
@@ -206,7 +207,14 @@ class SteppingStore:
             self._sizes.pop(row["uid"], None)
             if operation.selection.owner is not None:
                 await self._forget_days(connection, operation.selection.owner, moment)
-        await connection.execute(operations.update().where(operations.c.uid == operation.uid).values(**values))
+        update = operations.update().where(operations.c.uid == operation.uid).values(**values)
+        if has_ended:
+            ended = (await connection.execute(update.returning(operations))).mappings().one()
+            # Whoever asked for it has done it.
+            by = Actor(operation.principal, operation.selection.method.rpc)
+            await note_end(connection, self._database.moment(), operation_of(ended), by)
+        else:
+            await connection.execute(update)
         return Step(
             operation.name,
             operation.selection.method.value,
