@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -31,12 +31,14 @@ from scheduling.dispatch.loop import Loop
 from scheduling.dispatch.planner import Planner
 from scheduling.dispatch.pulse import Leadership, Pulse
 from scheduling.dispatch.scheduler import Scheduler
+from scheduling.domain.audit import Actor
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.ids import uuid7
 from scheduling.domain.limits import GateLimits, Limits
 from scheduling.domain.pause import Pause, Scope
 from scheduling.domain.target import Queue
+from scheduling.joints import Breakers, HousekeepingStore, NoTransport, PlannerStore, RecoveryStore, SchedulerStore
 from scheduling.observers import EngineObserver, RpcObserver, SchedulerObserver
 from scheduling.operations.auditing import RefusalLog
 from scheduling.operations.policy_file import PolicyFile
@@ -403,13 +405,13 @@ class Worker:
                 sweep_after=settings.sweep_after,
             ),
             observer=EngineObserver(self.metrics),
-            breakers=_Breakers(self._breaking),
+            breakers=Breakers(self._breaking),
         )
         self._observer = SchedulerObserver(self.metrics)
         self._transport = None if settings.redis_url is None else _transport(settings, clock, settings.redis_url)
-        sender = self._transport or _NoTransport()
+        sender = self._transport or NoTransport()
         self._scheduler = Scheduler(
-            _SchedulerStore(advancing, releasing), sender, clock, settings.look_ahead, self._observer
+            SchedulerStore(advancing, releasing), sender, clock, settings.look_ahead, self._observer
         )
         self.leadership = Leadership(
             self.identity.uid,
@@ -438,7 +440,7 @@ class Worker:
         )
         planner = Planner(
             self.leadership,
-            _PlannerStore(CalendarStore(database), BackfillStore(database), DeploymentStore(database)),
+            PlannerStore(CalendarStore(database), BackfillStore(database), DeploymentStore(database)),
             clock,
             settings.deployment or __version__,
         )
@@ -456,7 +458,7 @@ class Worker:
             self._pulse_loop,
             Loop("reaper", Reaper(self.leadership, self._recover, clock).tick, clock),
             Loop("planner", planner.tick, clock),
-            Loop("bulk", BulkWork(self.leadership, SteppingStore(database), clock).tick, clock),
+            Loop("bulk", BulkWork(self.leadership, SteppingStore(database)).tick, clock),
             Loop("housekeeping", housekeeper.tick, clock),
             Loop("listener", self._listen, clock),
         ]
@@ -524,7 +526,8 @@ class Worker:
     async def _beat(self, last_start: datetime | None) -> Beat:
         if self._is_to_pause:
             # Before the first heartbeat: without a lease nothing is claimed.
-            await self._controls.pause(Scope.SERVICE, "", own_principal(self._settings), "SCHEDULING_ENABLED is false")
+            by = Actor(own_principal(self._settings), "SCHEDULING_ENABLED")
+            await self._controls.pause(Scope.SERVICE, "", by.principal, "SCHEDULING_ENABLED is false", by)
             self._is_to_pause = False
         beat = await self._leading.beat(self.identity, self._settings.worker_ttl, last_start)
         self.engine.suspect(await self._breaking.unclean())
@@ -534,7 +537,7 @@ class Worker:
         return beat
 
     async def _recover(self, term: int, grace: timedelta, *, dry_run: bool) -> int:
-        lost = await recover(_RecoveryStore(self._leading, self._delivering), term, grace, dry_run=dry_run)
+        lost = await recover(RecoveryStore(self._leading, self._delivering), term, grace, dry_run=dry_run)
         self._observer.recovered(lost)
         return len(lost)
 
@@ -560,65 +563,6 @@ class Worker:
             self.metrics.engine_held_for(queue.value).set(self.engine.waiting(queue))
             self.metrics.engine_in_flight_for(queue.value).set(self.engine.in_flight(queue))
         await self._refresh_stored()
-
-
-class _SchedulerStore:
-    """The two stores that the scheduler works with, as one."""
-
-    def __init__(self, advancing: AdvancingStore, releasing: ReleasingStore) -> None:
-        self.advance = advancing.advance
-        self.release = releasing.release
-
-
-class _PlannerStore:
-    """The stores that the planner works with, as one."""
-
-    def __init__(self, calendars: CalendarStore, backfills: BackfillStore, deployments: DeploymentStore) -> None:
-        self.begin_deployment = deployments.begin_deployment
-        self.mark_other_zone_versions = calendars.mark_other_zone_versions
-        self.move_stale_plans = calendars.move_stale_plans
-        self.step_backfills = backfills.step_backfills
-
-
-class HousekeepingStore:
-    """The stores that housekeeping works with, as one."""
-
-    def __init__(self, leading: LeadingStore, maintaining: MaintenanceStore, pruning: PruningStore) -> None:
-        self.forget_workers = leading.forget_workers
-        self.tend_history = maintaining.tend_history
-        self.prune_jobs_of = pruning.prune_jobs_of
-        self.prune_failed = pruning.prune_failed
-        self.prune_request_ids = pruning.prune_request_ids
-        self.prune_oddments = pruning.prune_oddments
-
-
-class _Breakers:
-    """The breakers, with their changes written to the log."""
-
-    def __init__(self, store: BreakerStore) -> None:
-        self._store = store
-
-    async def feed(self, tallies: Mapping[str, tuple[int, int]]) -> None:
-        for breaker in await self._store.feed(tallies):
-            log_event(_log, logging.WARNING, "breaker_changed", service=breaker.service, state=breaker.state.value)
-
-
-class _RecoveryStore:
-    """The two stores that recovery works with, as one."""
-
-    def __init__(self, leading: LeadingStore, delivering: DeliveryStore) -> None:
-        self.find_lost = leading.find_lost
-        self.record = delivering.record
-
-
-class _NoTransport:
-    """Stands in where no Redis is configured: the leader does all itself, and workers find their work by the sweep."""
-
-    async def ring(self, term: int) -> bool:  # noqa: ARG002 - the protocol's signature
-        return False
-
-    async def send(self, queue: object, items: object) -> bool:  # noqa: ARG002 - the protocol's signature
-        return False
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -15,12 +15,31 @@ from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from scheduling.domain.target import Queue
+from scheduling.setting_values import (
+    SPIFFE,
+    BadValueError,
+    a_boolean,
+    a_duration,
+    a_path,
+    a_text,
+    a_time_zone,
+    a_url,
+    a_word,
+    an_integer,
+    check_address,
+    format_duration,
+    listening,
+    listening_or_off,
+    some_addresses,
+    some_ip_addresses,
+    some_queues,
+    some_rates,
+    split_address,
+)
 
 PREFIX: Final = "SCHEDULING_"
 TEST_PREFIX: Final = "SCHEDULING_TEST_"
@@ -36,15 +55,6 @@ class SettingsError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-class _BadValueError(ValueError):
-    """What is wrong with a value, and what was expected instead."""
-
-    def __init__(self, problem: str, expected: str) -> None:
-        super().__init__(f"{problem}; expected {expected}")
-        self.problem = problem
-        self.expected = expected
-
-
 class _DisagreementError(ValueError):
     """Settings that are fine one by one and do not go together."""
 
@@ -53,199 +63,9 @@ class _DisagreementError(ValueError):
         self.found = tuple(found)
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
-
-_MICROSECONDS: Final = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-_DURATION = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?(ms|s|m|h|d)")
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]{2,45}\]")
-_SPIFFE: Final = r"spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+"
-_LONGEST: Final = timedelta(days=3650)
-
-
-def parse_duration(text: str) -> timedelta:
-    """The span that a number with a unit means: `500ms`, `1.5s`, `5m`, `24h`, `7d`. ValueError if it is none."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise _BadValueError("is not a duration", "a number with a unit, such as 500ms, 30s, 5m, 24h or 7d")
-    whole, fraction, unit = match.groups()
-    micros = int(whole) * _MICROSECONDS[unit]
-    if fraction:
-        micros += int(fraction) * _MICROSECONDS[unit] // 10 ** len(fraction)
-    if micros > _LONGEST // timedelta(microseconds=1):
-        raise _BadValueError("is too long", f"at most {format_duration(_LONGEST)}")
-    return timedelta(microseconds=micros)
-
-
-def format_duration(span: timedelta) -> str:
-    """The shortest text that `parse_duration` reads as `span`."""
-    micros = span // timedelta(microseconds=1)
-    for unit in ("d", "h", "m", "s", "ms"):
-        if micros and micros % _MICROSECONDS[unit] == 0:
-            return f"{micros // _MICROSECONDS[unit]}{unit}"
-    return f"{micros // 1000}.{micros % 1000:03d}".rstrip("0") + "ms" if micros else "0s"
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host (an IPv6 one without its brackets) and port of a checked `host:port`."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _duration(low: str, high: str) -> PlainValidator:
-    least, most = parse_duration(low), parse_duration(high)
-
-    def check(value: Any) -> timedelta:
-        span = parse_duration(value) if isinstance(value, str) else value
-        if not isinstance(span, timedelta):
-            raise _BadValueError("is not a duration", f"{low} to {high}")
-        if not least <= span <= most:
-            raise _BadValueError("is out of range", f"{low} to {high}")
-        return span
-
-    return PlainValidator(check)
-
-
-def _integer(low: int, high: int) -> PlainValidator:
-    expected = f"a whole number from {low} to {high}"
-
-    def check(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}(?:_[0-9]{3}){0,6}", value):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _BadValueError("is not a whole number", expected)
-        if not low <= value <= high:
-            raise _BadValueError("is out of range", expected)
-        return value
-
-    return PlainValidator(check)
-
-
-_BOOLEANS: Final = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
-
-
-def _boolean(value: Any) -> bool:
-    found = _BOOLEANS.get(value.lower()) if isinstance(value, str) else value
-    if isinstance(found, bool):
-        return found
-    raise _BadValueError("is neither true nor false", "true or false")
-
-
-def _word(*words: str) -> PlainValidator:
-    def check(value: Any) -> str:
-        if isinstance(value, str) and value.lower() in words:
-            return value.lower()
-        raise _BadValueError("is not known", "one of " + ", ".join(words))
-
-    return PlainValidator(check)
-
-
-def _text(pattern: str, expected: str) -> PlainValidator:
-    def check(value: Any) -> str:
-        if isinstance(value, str) and re.fullmatch(pattern, value):
-            return value
-        raise _BadValueError("is malformed", expected)
-
-    return PlainValidator(check)
-
-
-def _check_address(value: Any, lowest_port: int) -> str:
-    if isinstance(value, str):
-        host, _, port = value.rpartition(":")
-        if _HOST.fullmatch(host) and re.fullmatch("[0-9]{1,5}", port) and lowest_port <= int(port) <= 65535:
-            return value
-    raise _BadValueError("is not an address", f"host:port with a port from {lowest_port} to 65535")
-
-
-def _listen(value: Any) -> str:
-    return _check_address(value, 0)
-
-
-def _listen_or_off(value: Any) -> str:
-    return value if value == "" else _check_address(value, 0)
-
-
-def _url(*schemes: str) -> PlainValidator:
-    expected = "a URL that starts with " + " or ".join(f"{scheme}://" for scheme in schemes)
-
-    def check(value: Any) -> str | None:
-        if value is None or value == "":
-            return None
-        try:
-            if isinstance(value, str) and urlsplit(value).scheme in schemes and len(value.partition("://")[2]) > 0:
-                return value
-        except ValueError:
-            pass
-        raise _BadValueError("is not a usable URL", expected)
-
-    return PlainValidator(check)
-
-
-def _path(value: Any) -> Path | None:
-    if value is None or value == "":
-        return None
-    if isinstance(value, str | Path) and "\0" not in str(value):
-        return Path(value)
-    raise _BadValueError("is not a path", "a path")
-
-
-def _time_zone(value: Any) -> str:
-    try:
-        if isinstance(value, str) and value != "" and (value == "UTC" or ZoneInfo(value).key == value):
-            return value
-    except (LookupError, ValueError, OSError):
-        # Unknown names, names with strange characters and names of folders each fail in their own way.
-        pass
-    raise _BadValueError("is not a time zone", "a name of the IANA database, such as UTC or Europe/Paris")
-
-
-def _queues(value: Any) -> tuple[Queue, ...]:
-    words = value.split(",") if isinstance(value, str) else value
-    try:
-        queues = tuple(Queue(str(word).strip().upper()) for word in words)
-    except (ValueError, TypeError):
-        queues = ()
-    if not queues or len(set(queues)) != len(queues):
-        raise _BadValueError("is not a list of queues", "some of high,medium,low, each once")
-    return queues
-
-
-def _ip_addresses(value: Any) -> tuple[str, ...]:
-    try:
-        words = value.split(",") if isinstance(value, str) else value
-        return tuple(str(ip_address(str(word).strip())) for word in words)
-    except (ValueError, TypeError):
-        raise _BadValueError("is not a list of addresses", "IP addresses such as 127.0.0.6,::6") from None
-
-
-def _rates(value: Any) -> tuple[tuple[str, float], ...]:
-    if isinstance(value, tuple):
-        return value
-    words = [each.strip() for each in str(value).split(",") if each.strip()]
-    found = [re.fullmatch(r"([a-z][a-z0-9-]{0,62})=([0-9]{1,6}(?:\.[0-9]{1,3})?)", word) for word in words]
-    rates = {match[1]: float(match[2]) for match in found if match is not None}
-    if len(rates) != len(words) or not all(0.01 <= rate <= 100_000 for rate in rates.values()):
-        raise _BadValueError("is not a list of rates", "such as media=50,user=2.5, from 0.01 to 100000 calls a second")
-    return tuple(rates.items())
-
-
-def _addresses(value: Any) -> dict[str, str]:
-    return {str(service): _check_address(address, 1) for service, address in dict(value).items()}
-
-
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-Moment = Annotated[timedelta, _duration("1ms", "1m")]  # waits of loops, leases and single statements
-Span = Annotated[timedelta, _duration("1s", "3650d")]
-Count = Annotated[int, _integer(1, 1_000_000)]
+Moment = Annotated[timedelta, a_duration("1ms", "1m")]  # waits of loops, leases and single statements
+Span = Annotated[timedelta, a_duration("1s", "3650d")]
+Count = Annotated[int, an_integer(1, 1_000_000)]
 
 
 class Settings(BaseModel):
@@ -256,126 +76,126 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    database_url: Annotated[str | None, _url("postgresql", "postgresql+psycopg")] = Field(
+    database_url: Annotated[str | None, a_url("postgresql", "postgresql+psycopg")] = Field(
         default=None,
         repr=False,
         description="PostgreSQL. `up` starts an embedded one without it; server, worker, migrate need it.",
     )
-    redis_url: Annotated[str | None, _url("redis", "rediss", "unix")] = Field(
+    redis_url: Annotated[str | None, a_url("redis", "rediss", "unix")] = Field(
         default=None,
         repr=False,
         description="Redis or Valkey. `up` starts an embedded one without it; server and worker run without it, "
         "each firing up to three quarters of a second late.",
     )
-    data_dir: Annotated[Path | None, PlainValidator(_path)] = Field(
+    data_dir: Annotated[Path | None, PlainValidator(a_path)] = Field(
         default=None, description="Folder of the embedded servers; without it one in the user's data directory."
     )
-    environment: Annotated[str, _text("[a-z][a-z0-9-]{0,30}", "lower-case letters, digits and hyphens")] = Field(
+    environment: Annotated[str, a_text("[a-z][a-z0-9-]{0,30}", "lower-case letters, digits and hyphens")] = Field(
         default="development", description="Name of the environment, such as production."
     )
-    deployment: Annotated[str, _text("[A-Za-z0-9._-]{0,100}", "letters, digits, dots, hyphens and underscores")] = (
+    deployment: Annotated[str, a_text("[A-Za-z0-9._-]{0,100}", "letters, digits, dots, hyphens and underscores")] = (
         Field(
             default="",
             description="Names this deployment of the service; the version when empty. Each fires its schedules once.",
         )
     )
-    enabled: Annotated[bool, PlainValidator(_boolean)] = Field(
+    enabled: Annotated[bool, PlainValidator(a_boolean)] = Field(
         default=True, description="false pauses the service whenever a worker starts; ResumeService ends the pause."
     )
-    default_time_zone: Annotated[str, PlainValidator(_time_zone)] = Field(
+    default_time_zone: Annotated[str, PlainValidator(a_time_zone)] = Field(
         default="UTC", description="Zone of schedules that name none."
     )
-    principal: Annotated[str, _text(_SPIFFE, "spiffe://<trust domain>/<path>")] = Field(
+    principal: Annotated[str, a_text(SPIFFE, "spiffe://<trust domain>/<path>")] = Field(
         default="spiffe://cluster.local/ns/whispr/sa/development",
         description="Principal of callers whose identity no mesh vouches for.",
     )
 
-    identity: Annotated[str, _word("development", "mesh")] = Field(
+    identity: Annotated[str, a_word("development", "mesh")] = Field(
         default="development",
         description="Who calls: mesh takes the sidecar's word for it, development takes everybody for one principal.",
     )
-    identity_self: Annotated[str, _text(_SPIFFE, "spiffe://<trust domain>/<path>")] = Field(
+    identity_self: Annotated[str, a_text(SPIFFE, "spiffe://<trust domain>/<path>")] = Field(
         default="spiffe://cluster.local/ns/whispr/sa/scheduling-service",
         description="Our own identity in the mesh: only a sidecar that has it is believed.",
     )
-    identity_trusted: Annotated[tuple[str, ...], PlainValidator(_ip_addresses)] = Field(
+    identity_trusted: Annotated[tuple[str, ...], PlainValidator(some_ip_addresses)] = Field(
         default=("127.0.0.6", "::6"),
         description="Addresses that the sidecar connects from. Istio's uses these, nobody else in the pod does.",
     )
-    policy_file: Annotated[Path | None, PlainValidator(_path)] = Field(
+    policy_file: Annotated[Path | None, PlainValidator(a_path)] = Field(
         default=None, description="Who may do what, as TOML; read again when it changes. Mesh identity needs it."
     )
-    identity_exposed: Annotated[bool, PlainValidator(_boolean)] = Field(
+    identity_exposed: Annotated[bool, PlainValidator(a_boolean)] = Field(
         default=False, description="Listen beyond this machine without mesh identity, on purpose: anyone may do all."
     )
 
-    grpc_listen: Annotated[str, PlainValidator(_listen)] = Field(
+    grpc_listen: Annotated[str, PlainValidator(listening)] = Field(
         default="127.0.0.1:50051", description="Where the API listens; port 0 takes any free one."
     )
-    metrics_listen: Annotated[str, PlainValidator(_listen_or_off)] = Field(
+    metrics_listen: Annotated[str, PlainValidator(listening_or_off)] = Field(
         default="127.0.0.1:9464",
         description="Where /metrics and /healthz are served; port 0 takes any free one, empty is off.",
     )
-    log_level: Annotated[str, _word("debug", "info", "warning", "error")] = Field(
+    log_level: Annotated[str, a_word("debug", "info", "warning", "error")] = Field(
         default="info", description="Least level that is logged: debug, info, warning, error."
     )
-    log_format: Annotated[str, _word("json", "console")] = Field(
+    log_format: Annotated[str, a_word("json", "console")] = Field(
         default="json", description="json for machines, console for people."
     )
-    server_drain: Annotated[timedelta, _duration("0s", "5m")] = Field(
+    server_drain: Annotated[timedelta, a_duration("0s", "5m")] = Field(
         default=timedelta(seconds=5),
         description="Between NOT_SERVING and the end of taking RPCs when the server stops.",
     )
-    max_message_bytes: Annotated[int, _integer(65_536, 67_108_864)] = Field(
+    max_message_bytes: Annotated[int, an_integer(65_536, 67_108_864)] = Field(
         default=8 * 1024 * 1024, description="Largest request that the API receives, in bytes."
     )
-    database_pool_size: Annotated[int, _integer(1, 200)] = Field(
+    database_pool_size: Annotated[int, an_integer(1, 200)] = Field(
         default=10, description="Connections to PostgreSQL per process, at most."
     )
 
-    limit_payload_bytes: Annotated[int, _integer(1, 67_108_864)] = Field(
+    limit_payload_bytes: Annotated[int, an_integer(1, 67_108_864)] = Field(
         default=1_000_000, description="L2: largest request to a target, in bytes."
     )
-    limit_retries: Annotated[int, _integer(0, 100)] = Field(
+    limit_retries: Annotated[int, an_integer(0, 100)] = Field(
         default=5, description="L4: most retries that a job may ask for."
     )
-    limit_timeout: Annotated[timedelta, _duration("1s", "24h")] = Field(
+    limit_timeout: Annotated[timedelta, a_duration("1s", "24h")] = Field(
         default=timedelta(minutes=30), description="L5: longest timeout of one call that a job may ask for."
     )
-    limit_owner_daily_jobs: Annotated[int, _integer(1, 1_000_000_000)] = Field(
+    limit_owner_daily_jobs: Annotated[int, an_integer(1, 1_000_000_000)] = Field(
         default=1_000, description="L1: jobs created per owner and UTC day."
     )
     limit_owner_running: Count = Field(
         default=10, description="L3: executions of one owner that are released and running at once; the rest wait."
     )
-    limit_rates: Annotated[tuple[tuple[str, float], ...], PlainValidator(_rates)] = Field(
+    limit_rates: Annotated[tuple[tuple[str, float], ...], PlainValidator(some_rates)] = Field(
         default=(), description="Calls a second that sibling services take, such as `media=50,user=2.5`."
     )
     limit_queue_depth: Count = Field(
         default=10_000, description="L6: due executions handed out per queue; the rest wait."
     )
-    past_tolerance: Annotated[timedelta, _duration("0s", "24h")] = Field(
+    past_tolerance: Annotated[timedelta, a_duration("0s", "24h")] = Field(
         default=timedelta(seconds=60), description="How far in the past a requested instant may lie."
     )
-    message_retention: Annotated[timedelta, _duration("1d", "40d")] = Field(
+    message_retention: Annotated[timedelta, a_duration("1d", "40d")] = Field(
         default=timedelta(days=30), description="How long finished executions of messages and notifications are kept."
     )
-    failed_retention: Annotated[timedelta, _duration("1d", "365d")] = Field(
+    failed_retention: Annotated[timedelta, a_duration("1d", "365d")] = Field(
         default=timedelta(days=30),
         description="How long failed executions stay to be looked at and redriven. Those of messages and notifications "
         "stay until they are sent or cancelled.",
     )
 
-    queues: Annotated[tuple[Queue, ...], PlainValidator(_queues)] = Field(
+    queues: Annotated[tuple[Queue, ...], PlainValidator(some_queues)] = Field(
         default=(Queue.HIGH, Queue.MEDIUM, Queue.LOW), description="Queues that this worker serves."
     )
-    slots_high: Annotated[int, _integer(1, 10_000)] = Field(
+    slots_high: Annotated[int, an_integer(1, 10_000)] = Field(
         default=64, description="Calls at once per process from queue high."
     )
-    slots_medium: Annotated[int, _integer(1, 10_000)] = Field(
+    slots_medium: Annotated[int, an_integer(1, 10_000)] = Field(
         default=16, description="Calls at once per process from queue medium."
     )
-    slots_low: Annotated[int, _integer(1, 10_000)] = Field(
+    slots_low: Annotated[int, an_integer(1, 10_000)] = Field(
         default=16, description="Calls at once per process from queue low."
     )
     engine_capacity: Count = Field(
@@ -384,11 +204,11 @@ class Settings(BaseModel):
     claim_lead: Moment = Field(
         default=timedelta(milliseconds=20), description="How long before its moment an execution is claimed."
     )
-    claim_ahead: Annotated[timedelta, _duration("0s", "1s")] = Field(
+    claim_ahead: Annotated[timedelta, a_duration("0s", "1s")] = Field(
         default=timedelta(milliseconds=30),
         description="How much work, in time at the present pace, is claimed before a slot is free for it.",
     )
-    record_gap: Annotated[timedelta, _duration("0s", "1s")] = Field(
+    record_gap: Annotated[timedelta, a_duration("0s", "1s")] = Field(
         default=timedelta(milliseconds=20),
         description="While outcomes come one after the other, those of so long are recorded together.",
     )
@@ -419,15 +239,15 @@ class Settings(BaseModel):
     hot_timeout: Moment = Field(
         default=timedelta(seconds=2), description="Statement timeout of what dispatch waits for."
     )
-    maintenance_timeout: Annotated[timedelta, _duration("1s", "1h")] = Field(
+    maintenance_timeout: Annotated[timedelta, a_duration("1s", "1h")] = Field(
         default=timedelta(seconds=60), description="Statement timeout of everything else."
     )
     redis_timeout: Moment = Field(default=timedelta(milliseconds=200), description="Timeout of a command to Redis.")
-    worker_drain: Annotated[timedelta, _duration("0s", "1h")] = Field(
+    worker_drain: Annotated[timedelta, a_duration("0s", "1h")] = Field(
         default=timedelta(seconds=10), description="How long running calls may end by themselves when a worker stops."
     )
 
-    addresses: Annotated[Mapping[str, str], PlainValidator(_addresses)] = Field(
+    addresses: Annotated[Mapping[str, str], PlainValidator(some_addresses)] = Field(
         default_factory=dict, description="Address of each sibling service by its name."
     )
 
@@ -537,8 +357,8 @@ def load_settings(environ: Mapping[str, str], services: Sequence[str] = ()) -> S
             values[fields[name]] = value.strip()
         elif name in siblings:
             try:
-                addresses[siblings[name]] = _check_address(value.strip(), 1)
-            except _BadValueError as bad:
+                addresses[siblings[name]] = check_address(value.strip(), 1)
+            except BadValueError as bad:
                 problems.append(_told(name, value, bad))
         elif name.startswith(PREFIX) and not _is_foreign(name, value):
             problems.append(_unknown(name, (*fields, *siblings)))
@@ -585,7 +405,7 @@ def _validated(values: dict[str, Any], environ: Mapping[str, str]) -> tuple[Sett
             if item["loc"]:
                 field = str(item["loc"][0])
                 bad_fields.add(field)
-                bad = cause if isinstance(cause, _BadValueError) else _BadValueError("is not usable", item["msg"])
+                bad = cause if isinstance(cause, BadValueError) else BadValueError("is not usable", item["msg"])
                 problems.append(_told(env_name(field), environ.get(env_name(field), ""), bad))
     try:
         Settings.model_validate({field: value for field, value in values.items() if field not in bad_fields})
@@ -607,7 +427,7 @@ def _disagreements(cause: _DisagreementError, values: Mapping[str, Any], bad_fie
     return told
 
 
-def _told(name: str, value: str, bad: _BadValueError) -> str:
+def _told(name: str, value: str, bad: BadValueError) -> str:
     # Whatever holds an @ may be a URL with a password, in whichever variable it was put by mistake.
     secret = name.removeprefix(PREFIX).lower() in SECRET_FIELDS or "@" in value
     shown = "the value (not shown)" if secret else repr(value if len(value) <= 60 else value[:57] + "…")

@@ -14,8 +14,9 @@ from bench import filling, load
 from bench.case import Measured, Say, Size
 from bench.cases import lateness
 from bench.stack import Running, running
-from scheduling.app import HousekeepingStore, SystemClock
+from scheduling.app import SystemClock
 from scheduling.dispatch.housekeeping import Housekeeper
+from scheduling.joints import HousekeepingStore
 from scheduling.storage.database import Database
 from scheduling.storage.leading import LeadingStore
 from scheduling.storage.maintaining import MaintenanceStore

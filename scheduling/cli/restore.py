@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
 
 import click
 
+from scheduling.app import own_principal
 from scheduling.cli.processes import BAD_SETTINGS, FAILED, read_settings, require
-from scheduling.domain.audit import acting
+from scheduling.domain.audit import Actor, acting
 from scheduling.domain.errors import StoreUnavailable, WrongState
 from scheduling.domain.ids import parse_execution_id
 from scheduling.domain.pause import Scope
@@ -21,14 +21,6 @@ from scheduling.storage.restoring import PAGE, Repeatable, RestoringStore
 
 _PATIENCE = timedelta(minutes=5)
 _EVER = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class _Operator(NamedTuple):
-    """Who acts, as the audit tells it."""
-
-    principal: str
-    method: str
-    request_id: str = ""
 
 
 def run_restore(step: str, since_text: str | None, names: Sequence[str], *, everything: bool = False) -> int:
@@ -49,7 +41,7 @@ def run_restore(step: str, since_text: str | None, names: Sequence[str], *, ever
             return BAD_SETTINGS
     chosen = None if everything else [uid for uid in uids if uid is not None]
     try:
-        return asyncio.run(_run(settings.database_url, settings.principal, step, since, chosen))
+        return asyncio.run(_run(settings.database_url, own_principal(settings), step, since, chosen))
     except StoreUnavailable as error:
         click.echo(f"scheduling restore {step}: {error}: {error.__cause__}", err=True)
         return FAILED
@@ -59,7 +51,7 @@ def run_restore(step: str, since_text: str | None, names: Sequence[str], *, ever
 
 
 async def _run(url: str, principal: str, step: str, since: datetime, chosen: Sequence[UUID] | None) -> int:
-    acting.set(_Operator(principal, f"scheduling/restore {step}"))
+    acting.set(Actor(principal, f"scheduling restore {step}"))
     restoring = Database(url, application="whispr-scheduling-restore", size=2, hot_timeout=_PATIENCE)
     await restoring.reach()
     async with restoring as database:

@@ -6,15 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from scheduling.domain.clock import Clock
 from scheduling.telemetry.logs import log_event
 
 _log = logging.getLogger(__name__)
 
 #: Seconds between two looks when nothing is running, and while something is.
 PAUSE, BUSY_PAUSE = 1.0, 0.1
-#: Seconds between two removals of operations that ended long ago.
-FORGET_PAUSE = 3600.0
 
 
 class Step(Protocol):
@@ -43,11 +40,9 @@ class Step(Protocol):
 
 
 class Store(Protocol):
-    """What works them off. Every call may raise StoreUnavailable."""
+    """What works them off. The call may raise StoreUnavailable."""
 
     async def step_operations(self, term: int) -> tuple[Sequence[Step], bool]: ...
-
-    async def forget_operations(self, term: int) -> int: ...
 
 
 class Leader(Protocol):
@@ -60,11 +55,9 @@ class Leader(Protocol):
 class BulkWork:
     """Works while this process leads."""
 
-    def __init__(self, leader: Leader, store: Store, clock: Clock) -> None:
+    def __init__(self, leader: Leader, store: Store) -> None:
         self._leader = leader
         self._store = store
-        self._clock = clock
-        self._forgotten: float | None = None
 
     async def tick(self) -> float:
         """One piece of each operation whose turn it is."""
@@ -80,8 +73,4 @@ class BulkWork:
                 log_event(_log, logging.INFO, "operation_done", **told, done=step.total_done)
             elif step.done:
                 log_event(_log, logging.INFO, "operation_stepped", **told, done=step.done)
-        now = self._clock.monotonic()
-        if self._forgotten is None or now - self._forgotten >= FORGET_PAUSE:
-            await self._store.forget_operations(term)
-            self._forgotten = now
         return BUSY_PAUSE if is_running else PAUSE

@@ -36,6 +36,15 @@ class Acting(Protocol):
     def request_id(self) -> str: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts other than by a call: by a command or a setting, named in `method`, or by what an earlier call asked."""
+
+    principal: str
+    method: str
+    request_id: str = ""
+
+
 #: Whoever acts in this task.
 acting: ContextVar[Acting | None] = ContextVar("acting", default=None)
 

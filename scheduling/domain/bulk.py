@@ -24,6 +24,11 @@ class BulkMethod(StrEnum):
     BATCH_CANCEL_JOBS = "BATCH_CANCEL_JOBS"
     ERASE_JOBS = "ERASE_JOBS"
 
+    @property
+    def rpc(self) -> str:
+        """The RPC that asks for it, such as `SchedulingService/EraseJobs`."""
+        return f"SchedulingService/{self.value.title().replace('_', '')}"
+
 
 class OperationState(StrEnum):
     """Where an operation stands."""

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from scheduling.domain.audit import AuditEntry, AuditOutcome, Refusal, acting, differences, facts
+from scheduling.domain.audit import Acting, AuditEntry, AuditOutcome, Refusal, acting, differences, facts
 from scheduling.operations.ports import PageRequest
 from scheduling.storage.database import Database
 from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
@@ -98,13 +98,15 @@ async def note_change(
     resource: str,
     before: Any = None,
     after: Any = None,
+    *,
+    by: Acting | None = None,
 ) -> None:
-    """Writes down what whoever acts in this task changes, in the transaction that changes it.
+    """Writes down what `by`, or whoever acts in this task, changes, in the transaction that changes it.
 
     `before` and `after` are the resource as the domain knows it, or facts; None for what was not or is no more there.
     Nothing is written when nobody acts, or when both are the same.
     """
-    who = acting.get()
+    who = by or acting.get()
     if who is None:
         return
     old, new = _facts(before), _facts(after)

@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from scheduling.domain.bulk import BulkMethod, Operation, OperationState, Selection, operation_id
+from scheduling.domain.audit import Acting
+from scheduling.domain.bulk import BulkMethod, Operation, OperationState, Selection
 from scheduling.operations.ports import NewOperation, PageRequest
 from scheduling.storage import selecting
 from scheduling.storage.auditing import note_change
@@ -100,12 +102,18 @@ class OperationStore:
                 operations.update()
                 .where(operations.c.uid == uid, operations.c.state == OperationState.RUNNING.value)
                 .values(state=OperationState.CANCELLED.value, update_time=moment, end_time=moment)
-                .returning(operations.c.done)
+                .returning(operations)
             )
-            for (done,) in ended:
-                before = {"state": OperationState.RUNNING.value}
-                after = {"state": OperationState.CANCELLED.value, "done": done}
-                await note_change(connection, moment, f"operations/{operation_id(uid)}", before, after)
+            for row in ended.mappings():
+                await note_end(connection, moment, operation_of(row))
+
+
+async def note_end(
+    connection: AsyncConnection, moment: sa.ColumnElement[Any], operation: Operation, by: Acting | None = None
+) -> None:
+    """Writes down how an operation ended and how much it has done: one entry, however much that was."""
+    ended = {"state": operation.state.value, "done": operation.done, "failed": operation.failed}
+    await note_change(connection, moment, operation.name, {"state": OperationState.RUNNING.value}, ended, by=by)
 
 
 def operation_of(row: Any) -> Operation:

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
+from scheduling.domain.audit import Acting
 from scheduling.domain.pause import Pause, Scope, resource_of
 from scheduling.storage.auditing import note_change
 from scheduling.storage.database import NOW, Database
@@ -71,17 +72,17 @@ class ControlStore:
             cursor = await connection.execute(READ_PAUSES)
             return pauses_from_rows(await cursor.fetchall())
 
-    async def pause(self, scope: Scope, name: str, principal: str, note: str) -> None:
+    async def pause(self, scope: Scope, name: str, principal: str, note: str, by: Acting | None = None) -> None:
         """Nothing more of it is released; what is released and not claimed is given back. Again changes nothing.
 
-        What a release under way adds meanwhile, the next round takes back.
+        What a release under way adds meanwhile, the next round takes back. `by` is who does so other than by a call.
         """
         parameters = {"scope": scope.value, "name": name, "principal": principal, "note": note}
         async with self._database.begin() as transaction:
             made = await transaction.exec_driver_sql(_PAUSE, {"now": self._database.now(), **parameters})
             if made.first() is not None:
                 told = {"paused": True, "note": note}
-                await note_change(transaction, self._database.moment(), resource_of(scope, name), after=told)
+                await note_change(transaction, self._database.moment(), resource_of(scope, name), after=told, by=by)
         # After the commit: it is heeded from now on, and the next round gives back what this does not.
         async with self._database.hot() as connection:
             cursor = await connection.execute(READ_PAUSES)

@@ -34,7 +34,7 @@ RETURNING {CLAIM_COLUMNS}
 _CLAIM = f"""
 WITH mine AS (
     SELECT e.uid, e.job_uid, i.token
-    FROM unnest(%(uids)s::uuid[], %(tokens)s::uuid[]) AS i (uid, token) CROSS JOIN LATERAL (
+    FROM unnest(%(uids)b::uuid[], %(tokens)b::uuid[]) AS i (uid, token) CROSS JOIN LATERAL (
         SELECT uid, job_uid, state, ready_time, target, crashes, worker_uid
         FROM executions WHERE uid = i.uid LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AS e
@@ -54,12 +54,12 @@ WITH overdue AS (
     WHERE e.state = 'QUEUED' AND e.queue = %(queue)s AND e.ready_time <= {NOW} - %(after)s::interval
       AND e.target = ANY(%(targets)s::text[]) AND e.crashes < {ISOLATED_AFTER}
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
-    ORDER BY e.ready_time LIMIT cardinality(%(tokens)s::uuid[]) FOR UPDATE OF e SKIP LOCKED
+    ORDER BY e.ready_time LIMIT cardinality(%(tokens)b::uuid[]) FOR UPDATE OF e SKIP LOCKED
 ),
 mine AS (
     SELECT o.uid, o.job_uid, t.token
     FROM (SELECT uid, job_uid, row_number() OVER () AS n FROM overdue) AS o
-    JOIN unnest(%(tokens)s::uuid[]) WITH ORDINALITY AS t (token, n) ON t.n = o.n
+    JOIN unnest(%(tokens)b::uuid[]) WITH ORDINALITY AS t (token, n) ON t.n = o.n
 )
 {_CLAIM_UPDATE}
 """
@@ -102,7 +102,8 @@ _OUTCOME = {
     "response_type": "text",
     "crashed": "bool",
 }
-_INPUT = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
+# In binary: turning them into text and back takes longer than all the rest that is done with parameters.
+_INPUT = f"unnest({', '.join(f'%({name})b::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
 
 # What a caller has asked to end is never tried again, also when the wish came after the worker had decided on a retry.
 _ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND i.asked))"

@@ -17,6 +17,7 @@ from scheduling.domain.execution import Origin, Reason
 from scheduling.domain.ids import execution_id
 from scheduling.domain.job import Job, OverlapPolicy
 from scheduling.domain.lifecycle import UNFINISHED, State
+from scheduling.domain.pause import Scope
 from scheduling.operations.ports import JobChange, NewRun, PageRequest
 from scheduling.storage import rows
 from scheduling.storage.auditing import note_change
@@ -169,6 +170,8 @@ class JobStore:
             waiting: dict[str, Any] = {}
             if change.queue is not None:
                 waiting["queue"] = change.queue.value
+                # What a pause of the queue before holds, that queue's resume alone would let go.
+                waiting["held_by"] = sa.func.nullif(executions.c.held_by, Scope.QUEUE.held_by(job.queue.value))
             if change.overlap_policy is not None or change.clear_overlap_policy:
                 waiting["overlap"] = _overlap_of(change.overlap_policy)
             if change.retry_policy is not None:

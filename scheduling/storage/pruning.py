@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from scheduling.domain.bulk import KEPT_FOR
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 
@@ -118,7 +119,7 @@ _ODDMENTS = (
             LIMIT {PIECE_ROWS})""",
     f"""DELETE FROM operations WHERE uid IN (
             SELECT uid FROM operations
-            WHERE end_time < {NOW} - %(keep)s::interval AND {TERM_HOLDS} LIMIT {PIECE_ROWS})""",
+            WHERE end_time < {NOW} - %(kept)s::interval AND {TERM_HOLDS} LIMIT {PIECE_ROWS})""",
 )
 
 
@@ -170,13 +171,13 @@ class PruningStore:
         return row[2], (row[0], row[1])
 
     async def prune_oddments(self, term: int, keep: timedelta) -> int:
-        """Deletes a piece of the counts of past days, and of backfills and operations that ended `keep` ago; returns
-        how many rows.
+        """Deletes a piece of the counts of past days, of backfills that are older than `keep`, and of operations that
+        ended KEPT_FOR ago; returns how many rows.
         """
         gone = 0
         for statement in _ODDMENTS:
             async with self._database.maintain() as connection:
-                gone += len(await self._rows(connection, f"{statement} RETURNING 1", term, keep=keep))
+                gone += len(await self._rows(connection, f"{statement} RETURNING 1", term, keep=keep, kept=KEPT_FOR))
         return gone
 
     async def _prune(self, connection: AsyncConnection, ended: str, term: int, **parameters: Any) -> Pruned:

@@ -15,6 +15,7 @@ from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
 from scheduling.domain.advance import MISSED_AFTER
+from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Reason
 from scheduling.domain.lifecycle import State
 from scheduling.domain.limits import GateLimits
@@ -31,6 +32,8 @@ _TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), {NOW}"
 #: Jobs with something held that one round looks at per queue; the next round goes on behind them.
 BUFFERED_JOBS = 2000
 _FIRST = UUID(int=0)
+#: How many executions of a queue the first round of a backlog takes, and how few the rounds after failed ones.
+FIRST_BATCH, LEAST_BATCH = 500, 20
 
 # What nobody started before its maximum age ends as it is found; the rest of what waits for a gate or a retry is looked
 # for by its own small index. A paused one-off is told by its resume.
@@ -227,6 +230,7 @@ class ReleasingStore:
         self._limits = limits or GateLimits()
         self._queue_depth = queue_depth
         self._batch = batch
+        self._room = min(batch, FIRST_BATCH)
         # Where the walk over the jobs with something held goes on. Each process has a walk of its own; that is
         # harmless, since what it finds is looked at again under its lock.
         self._walked: dict[str, UUID] = {}
@@ -246,8 +250,19 @@ class ReleasingStore:
         """Releases what is ready within `ahead`, up to a batch per queue and never beyond the queues' depth.
 
         By executions_due. Locks what it moves and skips what others have locked. One transaction under an advisory
-        lock; `busy` in the answer says that another process is at it.
+        lock; `busy` in the answer says that another process is at it. Batches grow while there is more, and shrink when
+        PostgreSQL was not done in time: a backlog goes however slow it is.
         """
+        try:
+            released = await self._release(ahead)
+        except StoreUnavailable:
+            self._room = max(self._room // 4, min(self._batch, LEAST_BATCH))
+            raise
+        if not released.busy:
+            self._room = min(self._batch, self._room * 2 if released.more else FIRST_BATCH)
+        return released
+
+    async def _release(self, ahead: timedelta) -> Released:
         now = self._database.now()
         result = Released()
         async with self._database.hot() as connection, connection.transaction():
@@ -268,7 +283,7 @@ class ReleasingStore:
             skipped = held = 0
             more = False
             for queue in Queue:
-                room = min(self._batch, gates.room[queue])
+                room = min(self._room, gates.room[queue])
                 if room <= 0:
                     continue
                 # At most half of the room, so that neither kind can keep the other waiting for good.
@@ -318,7 +333,8 @@ class ReleasingStore:
     async def _release_gated(self, cursor: AsyncCursor[TupleRow], gates: Gates, bounds: dict[str, Any]) -> Decisions:
         """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""
         now = self._database.now()
-        candidates = await self._unheld(cursor, bounds)
+        # At most half of the room again: what is refused all the same, of a target that is paused, say, is found anew.
+        candidates = await self._unheld(cursor, {**bounds, "room": (bounds["room"] + 1) // 2})
         await cursor.execute(_GATED, bounds)
         candidates += map(Candidate._make, await cursor.fetchall())
         candidates = candidates[: bounds["room"]]

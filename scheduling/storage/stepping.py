@@ -16,10 +16,11 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from scheduling.domain.bulk import KEPT_FAILURES, KEPT_FOR, BulkMethod, Operation, OperationState, Pace
+from scheduling.domain.audit import Actor
+from scheduling.domain.bulk import KEPT_FAILURES, BulkMethod, Operation, OperationState, Pace
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.storage import pieces, selecting
-from scheduling.storage.bulk import operation_of
+from scheduling.storage.bulk import note_end, operation_of
 from scheduling.storage.database import NOW, Database, is_unavailable
 from scheduling.storage.leading import TERM_HOLDS
 from scheduling.storage.tables import operations, owner_days
@@ -37,7 +38,6 @@ WHERE o.state = 'RUNNING' AND o.next_time <= {NOW} AND {TERM_HOLDS}
 ORDER BY o.next_time LIMIT 1 FOR UPDATE SKIP LOCKED
 """
 _IS_RUNNING = "SELECT EXISTS (SELECT FROM operations WHERE state = 'RUNNING')"
-_FORGET = f"DELETE FROM operations WHERE end_time < {NOW} - %(kept)s::interval AND {TERM_HOLDS}"
 #: Errors of a piece that say nothing of the rows in it.
 _IN_THE_WAY = (
     psycopg.errors.LockNotAvailable,
@@ -91,12 +91,6 @@ class SteppingStore:
         async with self._database.begin() as connection:
             is_running = (await connection.exec_driver_sql(_IS_RUNNING)).scalar_one()
         return steps, is_running
-
-    async def forget_operations(self, term: int) -> int:
-        """Removes those that ended long ago; returns how many."""
-        parameters = {"now": self._database.now(), "term": term, "kept": KEPT_FOR}
-        async with self._database.begin() as connection:
-            return (await connection.exec_driver_sql(_FORGET, parameters)).rowcount
 
     async def _step(self, term: int) -> Step | None:
         """One piece. By operations_running; locks the operation, then what it works on."""
@@ -213,7 +207,14 @@ class SteppingStore:
             self._sizes.pop(row["uid"], None)
             if operation.selection.owner is not None:
                 await self._forget_days(connection, operation.selection.owner, moment)
-        await connection.execute(operations.update().where(operations.c.uid == operation.uid).values(**values))
+        update = operations.update().where(operations.c.uid == operation.uid).values(**values)
+        if has_ended:
+            ended = (await connection.execute(update.returning(operations))).mappings().one()
+            # Whoever asked for it has done it.
+            by = Actor(operation.principal, operation.selection.method.rpc)
+            await note_end(connection, self._database.moment(), operation_of(ended), by)
+        else:
+            await connection.execute(update)
         return Step(
             operation.name,
             operation.selection.method.value,

@@ -21,9 +21,12 @@ from tests.chaos.stage import Cut
 
 #: What the siblings' clock readings may differ by.
 TOLERANCE = 0.002
-#: What started within this many seconds of its time was not disturbed.
-PROMPT = 0.5
-#: For so many seconds nearly everything has to start promptly before all counts as normal again.
+#: What started within this many seconds of its time was not disturbed; nor what was no later than this many times what
+#: 99 % of executions had been before the fault, on a machine that is busy with other things.
+PROMPT, USUAL = 0.5, 1.5
+#: Of what is due in a second so much may be late all the same.
+LATE_SHARE = 0.05
+#: For so many seconds in a row nearly everything has to start promptly: then all has been normal since the first.
 STEADY_SECONDS = 3
 #: States that an execution ends in.
 FINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED"})
@@ -209,10 +212,11 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 def _measure(evidence: Evidence, calls: Mapping[str, Sequence[Call]], findings: Findings) -> None:
     start, end = evidence.fault_start, evidence.fault_end
     starts = [(each.wanted, calls[each.uid][0].received) for each in evidence.executions if each.uid in calls]
-    normal_from, recovered = _recovery(starts, start, end)
+    before = [received - wanted for wanted, received in starts if wanted < start - PROMPT]
+    prompt = max(PROMPT, USUAL * (percentile(before, 0.99) or 0.0))
+    normal_from, recovered = _recovery(starts, start, end, prompt)
     again = [after for _, after in _reruns(evidence, calls)]
     recovered = max([recovered, *again])
-    before = [received - wanted for wanted, received in starts if wanted < start - PROMPT]
     calm = max(normal_from, recovered)
     during = [received - wanted for wanted, received in starts if start <= wanted < calm]
     after = [received - wanted for wanted, received in starts if wanted >= calm]
@@ -229,7 +233,7 @@ def _measure(evidence: Evidence, calls: Mapping[str, Sequence[Call]], findings: 
     findings.counts["cut_calls"] = len(again)
 
 
-def _recovery(starts: Sequence[tuple[float, float]], start: float, end: float) -> tuple[float, float]:
+def _recovery(starts: Sequence[tuple[float, float]], start: float, end: float, prompt: float) -> tuple[float, float]:
     """From which due time on all is normal, and when the last of what was due before had started; at least the end of
     the fault.
     """
@@ -239,14 +243,14 @@ def _recovery(starts: Sequence[tuple[float, float]], start: float, end: float) -
         if wanted >= end:
             second = int(wanted - end)
             total[second] += 1
-            late[second] += received - wanted > PROMPT
+            late[second] += received - wanted > prompt
     normal = 0
     last = max(total, default=0)
-    while normal < last and any(late[s] > total[s] * 0.01 for s in range(normal, normal + STEADY_SECONDS)):
+    while normal < last and any(late[s] > total[s] * LATE_SHARE for s in range(normal, normal + STEADY_SECONDS)):
         normal += 1
     normal_from = end + normal
     recovered = max(
-        (received for wanted, received in starts if start <= wanted < normal_from and received - wanted > PROMPT),
+        (received for wanted, received in starts if start <= wanted < normal_from and received - wanted > prompt),
         default=end,
     )
     return normal_from, max(recovered, end)

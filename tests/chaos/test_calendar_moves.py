@@ -11,10 +11,10 @@ from datetime import timedelta
 
 import pytest
 
-from scheduling.app import _PlannerStore as PlannerStore
 from scheduling.dispatch.planner import Planner
 from scheduling.domain.job import Creation
 from scheduling.domain.timing import Cron, ExcludedDates, NamedCalendar
+from scheduling.joints import PlannerStore
 from tests.support.clock import START
 from tests.support.run import run
 from tests.support.timeline import DAY, PRINCIPAL, Timeline, timeline

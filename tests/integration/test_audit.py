@@ -22,6 +22,7 @@ from scheduling.operations.auditing import MAX_WAITING, RefusalLog
 from scheduling.operations.drafts import Repeat
 from scheduling.operations.ports import JobChange, NewOperation, PageRequest
 from scheduling.storage.restoring import RestoringStore
+from tests.integration.test_bulk import worked_off
 from tests.integration.test_operations_repeats import ports_of
 from tests.integration.test_store_redriving import dead_letter
 from tests.support.builders import PRINCIPAL, SEND, every, new_job, once
@@ -193,10 +194,28 @@ def test_what_operators_change_is_told_too_and_once(database_url: str, targets: 
                 (f"targets/{SEND.replace('/', '.')}", None, {"paused": True, "note": ""}),
                 (f"{job.name}/executions/{execution_id(uid)}", {"state": "FAILED"}, {"state": "PENDING"}),
                 (operation.name, None, {"method": "ERASE_JOBS", "owner": "user-7", "rate": 100}),
-                (operation.name, {"state": "RUNNING"}, {"state": "CANCELLED", "done": 0}),
+                (operation.name, {"state": "RUNNING"}, {"state": "CANCELLED", "done": 0, "failed": 0}),
                 ("service", None, {"paused": True, "note": "restored"}),
                 ("service", None, {"skipped": [execution_id(uid)]}),
             ]
+
+    run(scenario())
+
+
+def test_the_end_of_an_operation_in_bulk_is_told_with_its_number_by_whoever_asked(
+    database_url: str, targets: TargetTable
+) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            await stores.create(*(new_job(START, owner="user-7") for _ in range(3)))
+            filter_ = 'owner = "user-7"'
+            begun = await bulk.batch_cancel_jobs(ports_of(stores, targets), PRINCIPAL, filter_, 2, Repeat())
+            # Nobody acts in the loop that works it off.
+            await worked_off(stores, begun)
+            (told,) = await entries(stores, begun.name)
+            assert (told.principal, told.rpc) == (PRINCIPAL, "SchedulingService/BatchCancelJobs")
+            assert told.before == {"state": "RUNNING"}
+            assert told.after == {"state": "DONE", "done": 3, "failed": 0}
 
     run(scenario())
 

@@ -26,6 +26,7 @@ from scheduling.storage import pieces, selecting
 from scheduling.storage.backfilling import BackfillStore
 from scheduling.storage.executions import filter_columns
 from scheduling.storage.lists import page_bounds, uid_key
+from scheduling.storage.pruning import PruningStore
 from scheduling.storage.stepping import Step, SteppingStore
 from scheduling.storage.tables import executions
 from tests.integration.test_operations_repeats import ports_of
@@ -598,10 +599,10 @@ def test_what_ended_long_ago_is_forgotten(database_url: str, targets: TargetTabl
             await worked_off(stores, await retry(ports))
             running = await retry(ports)
             stores.clock.advance(timedelta(days=29))
-            stepping = SteppingStore(stores.database)
-            assert await stepping.forget_operations(stores.term) == 0
+            pruning, ever = PruningStore(stores.database), timedelta(days=365)
+            assert await pruning.prune_oddments(stores.term, timedelta(days=1)) == 0
             stores.clock.advance(timedelta(days=2))
-            assert await stepping.forget_operations(stores.term) == 1
+            assert await pruning.prune_oddments(stores.term, ever) == 1
             assert (await again(stores, running)).state is OperationState.RUNNING
 
     run(scenario())

@@ -6,14 +6,16 @@ The test acts as the sidecar. What was refused and what was changed is looked up
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
+from uuid import uuid4
 
 import grpc
+import sqlalchemy as sa
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -30,6 +32,9 @@ from whispr.siblings import media_pb2, messaging_pb2
 
 from scheduling.app import SystemClock, limits_of
 from scheduling.delivery.targets import TargetTable
+from scheduling.domain.execution import Reason
+from scheduling.domain.ids import parse_execution_id
+from scheduling.domain.lifecycle import State
 from scheduling.operations.auditing import RefusalLog
 from scheduling.operations.policy_file import PolicyFile
 from scheduling.operations.ports import Ports
@@ -37,7 +42,10 @@ from scheduling.rpc.authentication import MeshIdentity
 from scheduling.rpc.server import RpcOptions, RpcServer, api_services
 from scheduling.settings import Settings
 from scheduling.storage.database import Database
+from scheduling.storage.leading import LeadingStore
+from scheduling.storage.stepping import SteppingStore
 from scheduling.storage.store import PostgresStore
+from scheduling.storage.tables import executions
 from tests.support.permissions import (
     MEDIA,
     MESH,
@@ -59,8 +67,6 @@ ENDS = ("Delete", "Cancel")
 #: RPCs that read, by their names; all others change something.
 READS = ("Get", "List", "Watch", "Preview")
 NIGHTS = schedule_pb2.Exclusion(cron=schedule_pb2.CronSpec(expression="* 0-6 * * *"))
-#: A bulk operation that nobody has begun.
-OPERATION = "operations/o-00000000-0000-7000-8000-000000000000"
 sch: Any = scheduling_service_pb2
 ops: Any = operations_service_pb2
 
@@ -85,8 +91,10 @@ class NoRedis:
 class Mesh:
     """A server, and callers that a sidecar vouches for."""
 
-    def __init__(self, channel: grpc.aio.Channel, refusals: RefusalLog) -> None:
+    def __init__(self, channel: grpc.aio.Channel, refusals: RefusalLog, database: Database) -> None:
         self.refusals = refusals
+        self._database = database
+        self._term = 0
         add: Any = scheduling_service_pb2_grpc.SchedulingServiceStub
         scheduling = add(channel)
         add = operations_service_pb2_grpc.OperationsServiceStub
@@ -118,6 +126,30 @@ class Mesh:
                     refusal.reason, refusal.metadata = info.reason, dict(info.metadata)
             return None, refusal
 
+    async def fail(self, execution: str) -> None:
+        """Makes a waiting execution a dead letter."""
+        uid = parse_execution_id(execution.rpartition("/")[2])
+        failed = {
+            "state": State.FAILED.value,
+            "reason": Reason.PERMANENT.value,
+            "attempt": 1,
+            "finish_time": sa.func.now(),
+        }
+        async with self._database.begin() as connection:
+            await connection.execute(executions.update().where(executions.c.uid == uid).values(**failed))
+
+    async def work_off(self, operation: str) -> Any:
+        """The operation when it has ended: what leaders do, until then."""
+        leading, stepping = LeadingStore(self._database, SystemClock().monotonic), SteppingStore(self._database)
+        term = self._term = self._term or await leading.acquire(uuid4(), timedelta(days=1)) or 0
+        while True:
+            await stepping.step_operations(term)
+            request = sch.GetOperationRequest(name=operation)
+            found = await self.call("operator", "SchedulingService/GetOperation", request)
+            if found.state != found.RUNNING:
+                return found
+            await SystemClock().sleep(0.01)
+
 
 @asynccontextmanager
 async def mesh(database_url: str, policy: Path = POLICY) -> AsyncIterator[Mesh]:
@@ -140,7 +172,7 @@ async def mesh(database_url: str, policy: Path = POLICY) -> AsyncIterator[Mesh]:
         port = await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             try:
-                yield Mesh(channel, refusals)
+                yield Mesh(channel, refusals, database)
             finally:
                 await server.stop(0, grace=1)
 
@@ -188,6 +220,7 @@ class Named:
     execution: str
     backfill: str
     calendar: str
+    operation: str
 
 
 NOBODYS = Named(
@@ -196,11 +229,12 @@ NOBODYS = Named(
     "jobs/nobodys/executions/e-00000000-0000-7000-8000-000000000000",
     "jobs/nobodys/schedules/s/backfills/b-00000000-0000-7000-8000-000000000000",
     "calendars/nobodys",
+    "operations/o-00000000-0000-7000-8000-000000000000",
 )
 
 
 async def made(server: Mesh, whose: str) -> Named:
-    """A job with a schedule, an execution that waits, a backfill and a calendar."""
+    """A job with a schedule, an execution that waits, a backfill, a calendar, and an operation in bulk under way."""
     if whose == NOBODY:
         return NOBODYS
     job = await server.call(whose, "SchedulingService/CreateJob", sch.CreateJobRequest(job=a_job(whose)))
@@ -210,7 +244,9 @@ async def made(server: Mesh, whose: str) -> Named:
     execution = await server.call(whose, "SchedulingService/RunJob", sch.RunJobRequest(name=job.name))
     backfill = await server.call(whose, "SchedulingService/BackfillSchedule", backfill_of(schedule.name))
     calendar = await server.call("operator", "SchedulingService/CreateCalendar", a_calendar(job.name[5:]))
-    return Named(job.name, schedule.name, execution.name, backfill.name, calendar.name)
+    retry = sch.BatchRetryExecutionsRequest(parent=job.name)
+    operation = await server.call(whose, "SchedulingService/BatchRetryExecutions", retry)
+    return Named(job.name, schedule.name, execution.name, backfill.name, calendar.name, operation.name)
 
 
 def a_calendar(calendar_id: str) -> sch.CreateCalendarRequest:
@@ -266,14 +302,12 @@ REQUESTS: dict[str, Callable[[Named, str, str], Message]] = {
     "ListTargets": lambda _it, _whose, _new: ops.ListTargetsRequest(),
     "ListAuditEntries": lambda _it, _whose, _new: ops.ListAuditEntriesRequest(),
     "RetryExecution": lambda it, _whose, _new: sch.RetryExecutionRequest(name=it.execution),
-    "BatchRetryExecutions": lambda it, _whose, _new: sch.BatchRetryExecutionsRequest(parent=it.job, validate_only=True),
-    "BatchCancelJobs": lambda it, _whose, _new: sch.BatchCancelJobsRequest(
-        filter=f'job_id = "{it.job[5:]}"', validate_only=True
-    ),
-    "EraseJobs": lambda it, _whose, _new: sch.EraseJobsRequest(owner=it.job, validate_only=True),
-    "GetOperation": lambda _it, _whose, _new: sch.GetOperationRequest(name=OPERATION),
-    "ListOperations": lambda _it, _whose, _new: sch.ListOperationsRequest(),
-    "CancelOperation": lambda _it, _whose, _new: sch.CancelOperationRequest(name=OPERATION),
+    "BatchRetryExecutions": lambda it, _whose, _new: sch.BatchRetryExecutionsRequest(parent=it.job),
+    "BatchCancelJobs": lambda it, _whose, _new: sch.BatchCancelJobsRequest(filter=f'job_id = "{it.job[5:]}"'),
+    "EraseJobs": lambda it, _whose, _new: sch.EraseJobsRequest(owner=it.job),
+    "GetOperation": lambda it, _whose, _new: sch.GetOperationRequest(name=it.operation),
+    "ListOperations": lambda _it, _whose, _new: sch.ListOperationsRequest(page_size=1000),
+    "CancelOperation": lambda it, _whose, _new: sch.CancelOperationRequest(name=it.operation),
     "PauseQueue": lambda _it, _whose, _new: ops.PauseQueueRequest(queue="LOW", note="tired"),
     "ResumeQueue": lambda _it, _whose, _new: ops.ResumeQueueRequest(queue="LOW"),
     "PauseTarget": lambda _it, _whose, _new: ops.PauseTargetRequest(name="targets/media.MediaService"),
@@ -281,13 +315,17 @@ REQUESTS: dict[str, Callable[[Named, str, str], Message]] = {
     "PauseService": lambda _it, _whose, _new: ops.PauseServiceRequest(note="tired"),
     "ResumeService": lambda _it, _whose, _new: ops.ResumeServiceRequest(),
 }
-#: What has to be so before an RPC changes anything.
-BEFORE: dict[str, Callable[[Named], tuple[str, Message]]] = {
-    "ResumeSchedule": lambda it: (
-        "SchedulingService/PauseSchedule",
-        sch.PauseScheduleRequest(name=it.schedule, note="tired"),
-    )
-}
+#: What pauses are about, which their answers do not name.
+PAUSED = {"Queue": "queues/low", "Target": "targets/media.MediaService", "Service": "service"}
+
+
+async def prepare(server: Mesh, method: str, it: Named) -> None:
+    """Makes true what has to be so before an RPC changes anything."""
+    if method == "ResumeSchedule":
+        pause = sch.PauseScheduleRequest(name=it.schedule, note="tired")
+        await server.call("operator", "SchedulingService/PauseSchedule", pause)
+    if method == "RetryExecution":
+        await server.fail(it.execution)
 
 
 # --- the matrix -------------------------------------------------------------------------------------------------------
@@ -299,12 +337,23 @@ def test_every_rpc_has_its_row_and_its_request() -> None:
 
 
 def is_change(rpc: str) -> bool:
-    """Whether it changes a resource that has a name; what operators do by filter is tried as a dry run here."""
-    return ROWS[rpc] not in (Kind.RETRY, Kind.OPERATE) and not rpc.rpartition("/")[2].startswith(READS)
+    """Whether it changes something."""
+    return not rpc.rpartition("/")[2].startswith(READS)
 
 
-def cell_of(rpc: str, answer: Any, refusal: Refusal) -> Cell:
-    """What came of a call."""
+def changed_by(rpc: str, request: Any, answer: Any) -> Iterator[tuple[str, str]]:
+    """By which RPC and under which names the audit tells of it."""
+    method = rpc.rpartition("/")[2]
+    if method == "BatchCreateJobs":
+        yield from (("SchedulingService/CreateJob", job.name) for job in answer.jobs)
+    elif rpc.startswith("OperationsService/"):
+        yield rpc, PAUSED[method.removeprefix("Pause").removeprefix("Resume")]
+    else:
+        yield rpc, getattr(answer, "name", "") or request.name
+
+
+def cell_of(rpc: str, it: Named, answer: Any, refusal: Refusal) -> Cell:
+    """What came of a call about it."""
     if refusal.code != "OK":
         return {
             "PERMISSION_DENIED": Cell.DENIED,
@@ -313,7 +362,16 @@ def cell_of(rpc: str, answer: Any, refusal: Refusal) -> Cell:
             # Whoever is told that its state does not allow it might have done it.
             "FAILED_PRECONDITION": Cell.OK,
         }[refusal.code]
-    return Cell.EMPTY if ROWS[rpc] is Kind.LIST and not answer.jobs else Cell.OK
+    match rpc.rpartition("/")[2]:
+        case "ListJobs":
+            is_in_it = bool(answer.jobs)
+        case "ListOperations":
+            is_in_it = it.operation in {each.name for each in answer.operations}
+        case "BatchCancelJobs":
+            is_in_it = answer.total_count == 1
+        case _:
+            is_in_it = True
+    return Cell.OK if is_in_it else Cell.EMPTY
 
 
 async def entries(server: Mesh, filter_text: str) -> list[Any]:
@@ -342,20 +400,18 @@ def test_every_cell_of_the_matrix_is_what_it_says(database_url: str) -> None:
                     for whose in WHOSE:
                         wanted = expected(rpc, principal, whose)
                         it = about[whose]
-                        if method in BEFORE and wanted is Cell.OK:
-                            await server.call("operator", *BEFORE[method](it))
+                        if wanted is Cell.OK:
+                            await prepare(server, method, it)
                         request = REQUESTS[method](it, whose, f"new-{tried}")
                         answer, refusal = await server.refused(principal, rpc, request)
-                        assert cell_of(rpc, answer, refusal) is wanted, (rpc, principal, whose, refusal)
+                        assert cell_of(rpc, it, answer, refusal) is wanted, (rpc, principal, whose, refusal)
                         tried += 1
                         if wanted is Cell.DENIED:
                             refusals.append((principal, rpc, refusal))
-                            hidden.add(refusal.message.replace(it.job, "jobs/…"))
+                            hidden.add(refusal.message.replace(it.job, "jobs/…").replace(it.operation, "operations/…"))
                         if wanted is Cell.OK and is_change(rpc):
-                            name = getattr(answer, "name", "") or getattr(request, "name", "")
-                            names = [job.name for job in answer.jobs] if method == "BatchCreateJobs" else [name]
-                            told = "SchedulingService/CreateJob" if method == "BatchCreateJobs" else rpc
-                            changes.update((PRINCIPALS[principal], told, each) for each in names)
+                            told = changed_by(rpc, request, answer)
+                            changes.update((PRINCIPALS[principal], *each) for each in told)
                             if method.startswith(ENDS):
                                 about[whose] = await made(server, whose)
                     # Whoever may not see it learns nothing about whether it is there.
@@ -380,5 +436,41 @@ def test_every_cell_of_the_matrix_is_what_it_says(database_url: str) -> None:
             gone = {each.resource for each in await entries(server, 'rpc = "SchedulingService/DeleteJob"')}
             missing = {each for each in changes - changed if not (each[1].endswith("/CreateJob") and each[2] in gone)}
             assert missing == set()
+
+    running(scenario)
+
+
+def test_what_a_sibling_does_in_bulk_touches_its_own_only_and_is_told_with_its_number(database_url: str) -> None:
+    async def scenario() -> None:
+        async with mesh(database_url) as server:
+            mine, other = [await made(server, whose) for whose in (MESSAGING, MEDIA)]
+            for it in (mine, other):
+                await server.fail(it.execution)
+
+            async def seen(it: Named) -> tuple[str, str]:
+                """The states of the execution and of the job."""
+                execution = await server.call(
+                    "operator", "SchedulingService/GetExecution", sch.GetExecutionRequest(name=it.execution)
+                )
+                job = await server.call("operator", "SchedulingService/GetJob", sch.GetJobRequest(name=it.job))
+                return type(execution).State.Name(execution.state), type(job).State.Name(job.state)
+
+            everything = {
+                "BatchRetryExecutions": sch.BatchRetryExecutionsRequest(parent="jobs/-", filter="state = FAILED"),
+                "BatchCancelJobs": sch.BatchCancelJobsRequest(filter='create_time > "2000-01-01T00:00:00Z"'),
+            }
+            found = []
+            for method, request in everything.items():
+                rpc = f"SchedulingService/{method}"
+                begun = await server.call(MESSAGING, rpc, request)
+                ended = await server.work_off(begun.name)
+                assert (ended.total_count, ended.done_count) == (1, 1)
+                found.append((await seen(mine), await seen(other)))
+                asked, told = sorted(await entries(server, f'resource = "{begun.name}"'), key=lambda each: each.uid)
+                for each in (asked, told):
+                    assert (each.principal, each.rpc) == (PRINCIPALS[MESSAGING], rpc)
+                assert dict(told.after) == {"state": "DONE", "done": 1, "failed": 0}
+            untouched = ("FAILED", "ACTIVE")
+            assert found == [(("PENDING", "ACTIVE"), untouched), (("CANCELLED", "CANCELLED"), untouched)]
 
     running(scenario)

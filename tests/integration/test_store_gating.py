@@ -15,6 +15,7 @@ from scheduling.domain.lifecycle import State
 from scheduling.domain.limits import GateLimits
 from scheduling.domain.pause import Scope
 from scheduling.domain.target import Queue
+from scheduling.operations.ports import JobChange
 from scheduling.storage import gating
 from tests.support.builders import SEND, new_job, once
 from tests.support.clock import START
@@ -351,5 +352,33 @@ def test_methods_of_one_service_share_its_rate(database_url: str) -> None:
                 assert len([*await stores.released(), *await stores.released()]) == 4
                 assert await stores.released() == []
                 stores.clock.advance(1)
+
+    run(scenario())
+
+
+def test_a_job_that_moves_out_of_a_paused_queue_waits_for_it_no_more(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            (job,) = await stores.create(new_job(NOW, schedule=(schedule := once(NOW))))
+            await stores.controls.pause(Scope.QUEUE, "HIGH", "o", "")
+            assert await stores.released() == []
+            assert await held(stores, schedule.plan_uid) == ["QUEUE_PAUSED:HIGH"]
+            stored = await stores.store.get_job(job.job_id, with_payload=True)
+            assert stored is not None
+            assert await stores.store.update_job(stored, JobChange(queue=Queue.LOW)) is not None
+            assert await stores.released() == [schedule.plan_uid]
+
+    run(scenario())
+
+
+def test_what_waits_for_its_job_and_a_pause_keeps_no_other_job_waiting(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, batch=4) as stores:
+            buffered = await due(stores, 3, overlap=OverlapPolicy.BUFFER_ONE)
+            await stores.query("UPDATE executions SET held_by = 'OVERLAP' WHERE uid = ANY(%s)", buffered)
+            await stores.controls.pause(Scope.TARGET, SEND, "o", "")
+            target = f"{MESSAGING}/ReprocessMessages"
+            other = await due(stores, 1, overlap=OverlapPolicy.BUFFER_ONE, target=target)
+            assert await stores.released() == other
 
     run(scenario())

@@ -9,12 +9,14 @@ from uuid import UUID
 
 import pytest
 
+from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Reason
 from scheduling.domain.job import Job, OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.overlap import BUFFER_LIMIT
 from scheduling.domain.target import Queue, RetryPolicy
 from scheduling.operations.ports import JobChange
+from scheduling.storage import releasing
 from tests.support.builders import every, new_job, once
 from tests.support.clock import START, ManualClock
 from tests.support.run import run
@@ -534,5 +536,35 @@ def test_look_ahead_tells_the_next_of_everything(database_url: str) -> None:
             await stores.query("UPDATE executions SET held_by = 'OVERLAP' WHERE queue = 'LOW'")
             ahead = await stores.releasing.look_ahead()
             assert (ahead.next_ready, ahead.held) == (NOW + MINUTE * 7, True)
+
+    run(scenario())
+
+
+# --- backlogs ---------------------------------------------------------------------------------------------------------
+
+
+def test_rounds_grow_with_a_backlog_and_shrink_when_postgresql_was_not_done_in_time(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(releasing, "FIRST_BATCH", 4)
+        monkeypatch.setattr(releasing, "LEAST_BATCH", 1)
+        async with open_stores(database_url, batch=12) as stores:
+            for _ in range(60):
+                await stores.one_off()
+
+            async def rounds(count: int) -> list[int]:
+                return [(await stores.release()).count for _ in range(count)]
+
+            assert await rounds(4) == [4, 8, 12, 12]
+            await stores.query("ALTER TABLE executions RENAME TO away")
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable):
+                    await stores.release()
+            await stores.query("ALTER TABLE away RENAME TO executions")
+            assert await rounds(6) == [1, 2, 4, 8, 9, 0]
+            for _ in range(5):
+                await stores.one_off()
+            assert await rounds(2) == [4, 1]
 
     run(scenario())

@@ -40,14 +40,12 @@ class Kind(StrEnum):
 
     READ = "reads something of a job"
     SHOWN = "reads something of a job, also for the gateway"
-    LIST = "lists what may be seen"
+    LIST = "lists what may be seen, or changes it in bulk"
     CHANGE = "changes or ends something of a job"
     CALL = "brings calls about"
     CREATE = "creates a job that calls a method of that sibling"
     SHARED = "reads what all siblings share"
     SHARED_CHANGE = "changes what all siblings share"
-    RETRY = "has dead letters tried again"
-    ELSEWHERE = "is about something that nobody has"
     TARGETS = "tells what may be scheduled"
     OPERATE = "looks after the service"
 
@@ -81,13 +79,13 @@ _KINDS: Final = {
     "SchedulingService/ListExecutions": Kind.SHOWN,
     "SchedulingService/CancelExecution": Kind.CHANGE,
     "SchedulingService/WatchExecutions": Kind.READ,
-    "SchedulingService/RetryExecution": Kind.RETRY,
-    "SchedulingService/BatchRetryExecutions": Kind.RETRY,
-    "SchedulingService/BatchCancelJobs": Kind.OPERATE,
+    "SchedulingService/RetryExecution": Kind.CALL,
+    "SchedulingService/BatchRetryExecutions": Kind.CALL,
+    "SchedulingService/BatchCancelJobs": Kind.LIST,
     "SchedulingService/EraseJobs": Kind.OPERATE,
-    "SchedulingService/GetOperation": Kind.ELSEWHERE,
-    "SchedulingService/ListOperations": Kind.OPERATE,
-    "SchedulingService/CancelOperation": Kind.ELSEWHERE,
+    "SchedulingService/GetOperation": Kind.READ,
+    "SchedulingService/ListOperations": Kind.LIST,
+    "SchedulingService/CancelOperation": Kind.CHANGE,
     "OperationsService/GetStatus": Kind.OPERATE,
     "OperationsService/ListQueues": Kind.OPERATE,
     "OperationsService/ListTargets": Kind.TARGETS,
@@ -132,13 +130,11 @@ def expected(rpc: str, principal: str, whose: str) -> Cell:
             return Cell.NOT_FOUND if whose == NOBODY else Cell.OK
         case Kind.TARGETS:
             return Cell.OK
-        case Kind.SHARED_CHANGE | Kind.OPERATE | Kind.RETRY | Kind.ELSEWHERE:
+        case Kind.SHARED_CHANGE | Kind.OPERATE:
             return Cell.DENIED
 
 
 def _for_operator(kind: Kind, whose: str) -> Cell:
-    if kind is Kind.ELSEWHERE:
-        return Cell.NOT_FOUND
     if whose != NOBODY or kind in (Kind.TARGETS, Kind.OPERATE):
         return Cell.OK
     return {Kind.LIST: Cell.EMPTY, Kind.CREATE: Cell.INVALID}.get(kind, Cell.NOT_FOUND)

@@ -12,15 +12,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from scheduling.domain.target import Queue
+from scheduling.setting_values import format_duration, parse_duration, split_address
 from scheduling.settings import (
     Settings,
     SettingsError,
-    format_duration,
     from_environment,
     load_settings,
-    parse_duration,
     settings_table,
-    split_address,
 )
 
 
