@@ -64,11 +64,15 @@ async def run(
         leading = _Leading(stage)
         watch = asyncio.create_task(leading.watch())
         try:
-            asking = asyncio.create_task(load.run(rate, seconds))
+            over = asyncio.Event()
+            asking = asyncio.create_task(load.run(rate, seconds, over))
             await pause(AHEAD + min(BEFORE, seconds / 5))
             load_average = os.getloadavg()[0]
             told(f"{cell.title}: now")
-            window = await cell.break_it(stage, min(cell.seconds, seconds / 2))
+            try:
+                window = await cell.break_it(stage, min(cell.seconds, seconds / 2))
+            finally:
+                over.set()
             told(f"{cell.title}: over after {window.end - window.start:.1f} s")
             await asking
             left = await _wait_for_end(stage)
