@@ -23,6 +23,8 @@ from tests.support.processes import environment
 
 #: Seconds of load before the fault, in a run of a minute or more; a fifth of a shorter one.
 BEFORE = 12.0
+#: Seconds for which is asked after the fault, at least.
+AFTER = 10.0
 #: Seconds in which everything must have ended after the last request was answered: longer than any backoff.
 PATIENCE = 90.0
 
@@ -72,7 +74,7 @@ async def run(
             try:
                 window = await cell.break_it(stage, min(cell.seconds, seconds / 2))
             finally:
-                over.set()
+                asyncio.get_running_loop().call_later(AFTER, over.set)
             told(f"{cell.title}: over after {window.end - window.start:.1f} s")
             await asking
             left = await _wait_for_end(stage)
