@@ -225,7 +225,7 @@ class ReleasingStore:
     """What the scheduler does to due executions."""
 
     def __init__(
-        self, database: Database, *, limits: GateLimits | None = None, queue_depth: int = 10_000, batch: int = 2000
+        self, database: Database, *, limits: GateLimits | None = None, queue_depth: int = 10_000, batch: int = 1000
     ) -> None:
         self._database = database
         self._limits = limits or GateLimits()
