@@ -32,9 +32,10 @@ def medians(runs: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict
 def run_case(name: str, module: ModuleType, size: Size) -> None:
     """Runs one case and writes down what it found, so that what comes after it can fail without taking it along."""
     runs: list[Measured] = []
+    loads: list[float] = []
     for number in range(size.runs):
-        load = os.getloadavg()[0]
-        click.echo(f"\n{name}, run {number + 1} of {size.runs} (load {load:.1f}): {module.ABOUT}")
+        loads.append(os.getloadavg()[0])
+        click.echo(f"\n{name}, run {number + 1} of {size.runs} (load {loads[-1]:.1f}): {module.ABOUT}")
         runs.append(module.measure(size, lambda text: click.echo(f"  {text}")))
         report.show(runs[-1].values, {})
     values, spread = medians([run.values for run in runs])
@@ -42,7 +43,8 @@ def run_case(name: str, module: ModuleType, size: Size) -> None:
         click.echo(f"\n{name}: medians of {size.runs} runs")
         report.show(values, spread)
     if size.scale == 1.0:
-        report.write(values, spread)
+        # How busy the machine was with other things before: a figure of a busy machine says little.
+        report.write(values | {f"{name}_load_before": round(max(loads), 1), f"{name}_runs": size.runs}, spread)
         report.keep_series(name, [run.series for run in runs])
     else:
         click.echo("not written down: this was not the full scale")

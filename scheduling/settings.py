@@ -84,7 +84,8 @@ class Settings(BaseModel):
     redis_url: Annotated[str | None, a_url("redis", "rediss", "unix")] = Field(
         default=None,
         repr=False,
-        description="Redis or Valkey. `up` starts an embedded one without it; server and worker need it.",
+        description="Redis or Valkey. `up` starts an embedded one without it; server and worker run without it, "
+        "each firing up to three quarters of a second late.",
     )
     data_dir: Annotated[Path | None, PlainValidator(a_path)] = Field(
         default=None, description="Folder of the embedded servers; without it one in the user's data directory."

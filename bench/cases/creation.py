@@ -14,7 +14,7 @@ from bench.stack import Running, running
 ABOUT = "CreateJob beside a call that does nothing, BatchCreateJobs of 1,000, the server's memory and start"
 FULL_ONLY = False
 
-SINGLE, EMPTY, BATCHES = 20_000, 40_000, 100
+SINGLE, EMPTY, BATCHES = 6_000, 10_000, 50
 #: Calls at once: of singles and of the empty call, and of batches, of which one is read while another is stored.
 CONCURRENCY, LANES = 32, 3
 STARTS = 5

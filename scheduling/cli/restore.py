@@ -42,14 +42,19 @@ def run_restore(step: str, since_text: str | None, names: Sequence[str], *, ever
     chosen = None if everything else [uid for uid in uids if uid is not None]
     try:
         return asyncio.run(_run(settings.database_url, own_principal(settings), step, since, chosen))
-    except (StoreUnavailable, WrongState) as error:
+    except StoreUnavailable as error:
+        click.echo(f"scheduling restore {step}: {error}: {error.__cause__}", err=True)
+        return FAILED
+    except WrongState as error:
         click.echo(f"scheduling restore {step}: {error}", err=True)
         return FAILED
 
 
 async def _run(url: str, principal: str, step: str, since: datetime, chosen: Sequence[UUID] | None) -> int:
     acting.set(Actor(principal, f"scheduling restore {step}"))
-    async with Database(url, application="whispr-scheduling-restore", size=2, hot_timeout=_PATIENCE) as database:
+    restoring = Database(url, application="whispr-scheduling-restore", size=2, hot_timeout=_PATIENCE)
+    await restoring.reach()
+    async with restoring as database:
         store = RestoringStore(database)
         if step == "mark":
             await ControlStore(database).pause(Scope.SERVICE, "", principal, "the database was restored")

@@ -23,7 +23,7 @@ from scheduling.storage.database import store_errors_sync
 from scheduling.storage.migrate import migrate
 
 #: Seconds that a part may take to say that it is ready, and to stop after SIGTERM.
-START_SECONDS, STOP_SECONDS = 30.0, 20.0
+START_SECONDS, STOP_SECONDS = 90.0, 20.0
 
 
 class UpError(Exception):

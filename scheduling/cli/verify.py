@@ -45,7 +45,9 @@ def run_verify(since_text: str | None) -> int:
 async def _verify(url: str, since: datetime) -> int:
     # Nobody waits for it: a long history may take its time.
     patience = timedelta(minutes=5)
-    async with Database(url, application="whispr-scheduling-verify", size=2, hot_timeout=patience) as database:
+    verifying = Database(url, application="whispr-scheduling-verify", size=2, hot_timeout=patience)
+    await verifying.reach()
+    async with verifying as database:
         store = VerifyingStore(database)
         accounts = [audit(ledger, now) async for ledger, now in store.ledgers(since)]
         lost, stuck = await store.lost_one_offs(), await store.stuck()

@@ -21,7 +21,7 @@ from whispr.scheduling.v1 import (
 )
 
 from scheduling.demo.load import Plan, Wish
-from scheduling.demo.verdict import AttemptReport, Due, ExecutionReport, JobReport, Repeat
+from scheduling.demo.verdict import AttemptReport, Due, ExecutionReport, Fate, JobReport, Repeat
 from scheduling.domain.clock import Clock
 
 #: Creations under way at once.
@@ -34,6 +34,8 @@ HANG_UP_SECONDS = 0.004
 REPEAT_EVERY = 20
 #: Server and caller are on one machine, with clocks read one after the other.
 _CLOCK_SLACK = timedelta(milliseconds=5)
+#: So long before its moment an execution may have been claimed.
+_BEGINS_BEFORE = timedelta(milliseconds=100)
 
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _ALL = "jobs/-"
@@ -41,7 +43,11 @@ _OPEN = 'state = "PENDING" OR state = "QUEUED" OR state = "RUNNING"'
 
 
 class AskError(Exception):
-    """The API did not do what was asked for; the text says what it answered."""
+    """The API did not do what was asked for; the text says what it answered, `code` by which code if it did."""
+
+    def __init__(self, text: str, code: grpc.StatusCode | None = None) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclasses.dataclass(slots=True)
@@ -72,7 +78,7 @@ class Api:
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _AGAIN or number == TRIES:
                     raise AskError(
-                        f"{type(request).__name__} was answered {error.code().name}: {error.details()}"
+                        f"{type(request).__name__} was answered {error.code().name}: {error.details()}", error.code()
                     ) from None
                 self.tally.retried += 1
                 await self._clock.sleep(0.2 * number)
@@ -155,7 +161,21 @@ class Api:
     # --- cancelling ---------------------------------------------------------------------------------------------------
 
     async def cancel(self, wish: Wish) -> None:
-        """Cancels a job that was created, or its one execution."""
+        """Cancels a job that was created, or its one execution.
+
+        On a busy machine that may come so late that what was to be withdrawn has begun or ended: then either is right.
+        """
+        try:
+            await self._cancel(wish)
+        except AskError as error:
+            if error.code is not grpc.StatusCode.FAILED_PRECONDITION or self._clock.now() < wish.asked.due[0].earliest:
+                raise
+        if wish.asked.fate is Fate.WITHDRAWN and self._clock.now() + _BEGINS_BEFORE > wish.asked.due[0].earliest:
+            asked = dataclasses.replace(wish.asked, fate=Fate.OVERTAKEN)
+            self.tally.wishes[wish.request.request_id] = dataclasses.replace(wish, asked=asked)
+        self.tally.cancelled += 1
+
+    async def _cancel(self, wish: Wish) -> None:
         name = wish.asked.job
         if wish.cancel_execution:
             listed = await self._call(
@@ -167,7 +187,6 @@ class Api:
             await self._call(self._scheduling.CancelExecution, request)
         else:
             await self._call(self._scheduling.CancelJob, scheduling_service_pb2.CancelJobRequest(name=name))
-        self.tally.cancelled += 1
 
     # --- looking ------------------------------------------------------------------------------------------------------
 

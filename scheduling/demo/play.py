@@ -91,10 +91,15 @@ class Play:
 
     async def _cancel(self, api: Api) -> None:
         """Cancels what is to be cancelled, each when it is its time."""
-        wishes = sorted((wish for wish in self._plan.wishes if wish.cancel_at is not None), key=_when)
-        for wish in wishes:
+
+        async def cancel(wish: Wish) -> None:
             await self._until(_when(wish))
             await api.cancel(await self._created(api, wish))
+
+        async with asyncio.TaskGroup() as group:
+            for wish in self._plan.wishes:
+                if wish.cancel_at is not None:
+                    group.create_task(cancel(wish))
         self._view.told(f"{api.tally.cancelled} jobs and executions cancelled")
 
     async def _created(self, api: Api, wish: Wish) -> Wish:

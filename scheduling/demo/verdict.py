@@ -34,6 +34,7 @@ class Fate(StrEnum):
     FAILS = "failed for good"
     WITHDRAWN = "cancelled before it was due"
     STOPPED = "cancelled while it ran"
+    OVERTAKEN = "cancelled when it may have begun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,17 +251,18 @@ def judge(evidence: Evidence) -> Verdict:
 
 # --- one job ----------------------------------------------------------------------------------------------------------
 
-_STATE = {
-    Fate.DELIVERED: "SUCCEEDED",
-    Fate.RECOVERS: "SUCCEEDED",
-    Fate.FAILS: "FAILED",
-    Fate.WITHDRAWN: "CANCELLED",
-    Fate.STOPPED: "CANCELLED",
+_STATES = {
+    Fate.DELIVERED: ("SUCCEEDED",),
+    Fate.RECOVERS: ("SUCCEEDED",),
+    Fate.FAILS: ("FAILED",),
+    Fate.WITHDRAWN: ("CANCELLED",),
+    Fate.STOPPED: ("CANCELLED",),
+    Fate.OVERTAKEN: ("CANCELLED", "SUCCEEDED"),
 }
 
 
 def _has_fate(execution: ExecutionReport, fate: Fate) -> bool:
-    return execution.state == _STATE[fate]
+    return execution.state in _STATES[fate]
 
 
 def _judge_asked(case: _Case, asked: Asked) -> tuple[int, list[str]]:
@@ -281,7 +283,7 @@ def _judge_asked(case: _Case, asked: Asked) -> tuple[int, list[str]]:
     problems += [f"{asked.item} has one execution too many, at {each.nominal.isoformat()}" for each in left]
     wanted = "CANCELLED" if asked.job_cancelled else "COMPLETED"
     state = case.job_states.get(asked.job)
-    if state is not None and state != wanted:
+    if state is not None and state != wanted and asked.fate is not Fate.OVERTAKEN:
         problems.append(f"{asked.item}: its job is {state}, expected {wanted}")
     return lost, problems
 
@@ -295,7 +297,7 @@ def _judge_execution(case: _Case, asked: Asked, execution: ExecutionReport) -> I
         yield f"goes to {execution.target}"
     if not _has_fate(execution, asked.fate):
         if not (asked.may_skip and _is_skipped_for_overlap(case, execution)):
-            yield f"is {execution.state} {execution.reason}".rstrip() + f", expected {_STATE[asked.fate]}"
+            yield f"is {execution.state} {execution.reason}".rstrip() + f", expected {' or '.join(_STATES[asked.fate])}"
         return
     yield from _JUDGES[asked.fate](case, asked, execution)
 
@@ -352,12 +354,18 @@ def _stopped(case: _Case, _: Asked, execution: ExecutionReport) -> Iterable[str]
         yield f"was cancelled while it ran, and the sibling saw {', '.join(codes) or 'nothing'}"
 
 
+def _overtaken(case: _Case, asked: Asked, execution: ExecutionReport) -> Iterable[str]:
+    if execution.state == "SUCCEEDED":
+        yield from _delivered(case, asked, execution)
+
+
 _JUDGES: Mapping[Fate, Callable[[_Case, Asked, ExecutionReport], Iterable[str]]] = {
     Fate.DELIVERED: _delivered,
     Fate.RECOVERS: _recovered,
     Fate.FAILS: _failed,
     Fate.WITHDRAWN: _withdrawn,
     Fate.STOPPED: _stopped,
+    Fate.OVERTAKEN: _overtaken,
 }
 
 

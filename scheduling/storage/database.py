@@ -271,6 +271,10 @@ class Database:
             await connection.execute(sa.text(f"SET LOCAL statement_timeout = {millis}"))
             yield connection
 
+    async def reach(self) -> None:
+        """Connects once, before the pools are opened, which would try without end. Raises StoreUnavailable."""
+        await (await self.connect_for_listening()).close()
+
     async def connect_for_listening(self) -> AsyncConnection[TupleRow]:
         """A connection of its own, for LISTEN. Raises StoreUnavailable."""
         async with store_errors(timedelta(seconds=5)):

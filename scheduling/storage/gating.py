@@ -373,15 +373,12 @@ due AS MATERIALIZED (
     SELECT e.uid, e.owner, e.ready_time, e.expire_time > {NOW} AS is_fresh FROM executions e
     WHERE e.uid = ANY(ARRAY(SELECT uid FROM heads)) AND {_IS_STILL_PLAIN} FOR UPDATE OF e SKIP LOCKED
 ),
-used AS (
-    SELECT owner, count(*) AS n FROM executions
-    WHERE state IN ('QUEUED', 'RUNNING') AND owner IN (SELECT owner FROM due WHERE owner <> %(exempt)s) GROUP BY owner
-),
 placed AS (
     SELECT d.uid, d.is_fresh,
-           d.owner = %(exempt)s OR coalesce(u.n, 0) + row_number() OVER (
-               PARTITION BY d.owner, d.is_fresh ORDER BY d.ready_time) <= %(limit)s AS has_slot
-    FROM due d LEFT JOIN used u ON u.owner = d.owner
+           d.owner = %(exempt)s OR row_number() OVER (PARTITION BY d.owner, d.is_fresh ORDER BY d.ready_time) + (
+               SELECT count(*) FROM executions x WHERE x.owner = d.owner AND x.state IN ('QUEUED', 'RUNNING')
+           ) <= %(limit)s AS has_slot
+    FROM due d
 )
 UPDATE executions e
 SET state = CASE WHEN NOT p.is_fresh THEN 'FAILED' WHEN p.has_slot THEN 'QUEUED' ELSE 'PENDING' END,

@@ -335,7 +335,8 @@ class ReleasingStore:
     async def _release_gated(self, cursor: AsyncCursor[TupleRow], gates: Gates, bounds: dict[str, Any]) -> Decisions:
         """Decides about executions of recurring schedules and of jobs whose executions may not overlap."""
         now = self._database.now()
-        candidates = await self._unheld(cursor, bounds)
+        # At most half of the room again: what is refused all the same, of a target that is paused, say, is found anew.
+        candidates = await self._unheld(cursor, {**bounds, "room": (bounds["room"] + 1) // 2})
         await cursor.execute(_GATED, bounds)
         candidates += map(Candidate._make, await cursor.fetchall())
         candidates = candidates[: bounds["room"]]

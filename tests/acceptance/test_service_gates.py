@@ -12,6 +12,7 @@ import pytest
 from whispr.scheduling.v1.execution_pb2 import Execution
 from whispr.scheduling.v1.operations_service_pb2 import (
     GetStatusRequest,
+    ListAuditEntriesRequest,
     ListQueuesRequest,
     ListTargetsRequest,
     PauseQueueRequest,
@@ -162,6 +163,8 @@ def test_a_worker_that_is_not_enabled_starts_the_service_paused(
         assert made.api.wait(job.name, "PENDING").state == Execution.PENDING
         made.api.operations.ResumeService(ResumeServiceRequest())
         made.api.wait(job.name)
+        told = made.api.operations.ListAuditEntries(ListAuditEntriesRequest(resource="service"))
+        assert [each.rpc for each in told.entries] == ["OperationsService/ResumeService", "SCHEDULING_ENABLED"]
 
 
 LONG = "x" * 501

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID, uuid4
 
+import pytest
+
 from scheduling.app import SystemClock
-from scheduling.dispatch.broker import BREAK_SECONDS, MESSAGE_IDS, Transport
+from scheduling.dispatch.broker import BREAK_SECONDS, MESSAGE_IDS, Transport, _Consumer
 from scheduling.domain.target import Queue
 from tests.support.clock import FlowingClock
 from tests.support.proxy import Proxy
@@ -165,3 +169,36 @@ def test_a_listener_goes_on_after_its_redis_was_away(redis_url: str, environment
             await inbox.changed.until(lambda: inbox.rings == [1, 2])
 
     run(scenario())
+
+
+def test_a_message_whose_word_was_lost_arrives_all_the_same(
+    redis_url: str, environment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with listening(redis_url, environment, Queue.HIGH) as inbox, sending(redis_url, environment) as transport:
+            monkeypatch.setattr(transport._client, "publish", lambda channel, word: 0)
+            uid = uuid4()
+            assert await transport.send(Queue.HIGH, [(uid, READY)])
+            await inbox.changed.until(lambda: inbox.items(Queue.HIGH) == [(uid, READY)])
+
+    run(scenario())
+
+
+def test_a_word_that_comes_while_a_consumer_looks_is_not_missed() -> None:
+    class Sender:
+        """Sends just after each look that found nothing."""
+
+        def __init__(self) -> None:
+            self.words = {"high": threading.Event()}
+            self.looks = 0
+
+        def do_fetch(self, queue: str, count: int) -> list[bytes]:
+            self.looks += 1
+            self.words[queue].set()
+            return []
+
+    sender = Sender()
+    consumer = _Consumer(cast("Any", sender), "high", prefetch=2, timeout=3_600_000)
+    for looks in (1, 2, 3):
+        assert next(consumer) is None
+        assert sender.looks == looks

@@ -5,6 +5,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -336,6 +337,9 @@ class Unreachable:
 
     def get(self, method: str) -> None:
         return None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
     def all(self) -> list[Any]:
         return []

@@ -369,3 +369,16 @@ def test_a_job_that_moves_out_of_a_paused_queue_waits_for_it_no_more(database_ur
             assert await stores.released() == [schedule.plan_uid]
 
     run(scenario())
+
+
+def test_what_waits_for_its_job_and_a_pause_keeps_no_other_job_waiting(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, batch=4) as stores:
+            buffered = await due(stores, 3, overlap=OverlapPolicy.BUFFER_ONE)
+            await stores.query("UPDATE executions SET held_by = 'OVERLAP' WHERE uid = ANY(%s)", buffered)
+            await stores.controls.pause(Scope.TARGET, SEND, "o", "")
+            target = f"{MESSAGING}/ReprocessMessages"
+            other = await due(stores, 1, overlap=OverlapPolicy.BUFFER_ONE, target=target)
+            assert await stores.released() == other
+
+    run(scenario())

@@ -85,5 +85,11 @@ def test_the_commands_mark_list_and_skip(database_url: str, monkeypatch: pytest.
     assert "1 executions skipped" in said("skip", f"jobs/x/executions/{execution_id(uids[0])}")
     assert "2 executions skipped" in said("skip", "--all")
     assert "0 executions may be called again" in said("list")
+
+    async def told() -> list[str]:
+        async with open_stores(database_url) as stores:
+            return [row["rpc"] for row in await stores.query("SELECT rpc FROM audit ORDER BY rpc")]
+
+    assert run(told()) == ["scheduling restore mark", *["scheduling restore skip"] * 2]
     for bad in (["list", "--since", "yesterday"], ["skip", "nothing"], ["skip"], ["skip", "--all", "x"]):
         said(*bad, code=2)

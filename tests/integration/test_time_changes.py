@@ -1,4 +1,4 @@
-"""Pause, resume, update, delete: at once and exactly, whatever the scheduler does at the same moment (issue 3, 5–7)."""
+"""Pause, resume, update, delete: at once and exactly, whatever the scheduler does at the same moment."""
 
 from __future__ import annotations
 

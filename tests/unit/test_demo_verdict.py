@@ -229,6 +229,15 @@ def test_what_nobody_can_explain_is_counted(story: Story) -> None:
     assert story.judge().unexplained == 1
 
 
+def test_what_was_cancelled_too_late_may_have_been_delivered_and_once_only() -> None:
+    story = Story()
+    story.add("late", Fate.OVERTAKEN, "SUCCEEDED", OK)
+    story.add("in time", Fate.OVERTAKEN, "CANCELLED", reason="CALLER")
+    assert story.judge().passed
+    story.add("lost", Fate.OVERTAKEN, "FAILED", ERROR)
+    assert not story.judge().passed
+
+
 def test_a_lost_lease_explains_a_second_delivery() -> None:
     story = Story()
     story.add("twice", Fate.DELIVERED, "SUCCEEDED", LOST, OK)

@@ -11,14 +11,14 @@ down_revision = "0002"
 # tables are small when this runs, and migrations run in one transaction; on large tables such indexes are to be made
 # with CONCURRENTLY, outside of one.
 INDEXES = """
-CREATE INDEX executions_gated ON executions (queue, ready_time)
+CREATE INDEX IF NOT EXISTS executions_gated ON executions (queue, ready_time)
     WHERE state = 'PENDING' AND held_by IS NULL AND (recurring OR overlap IS NOT NULL);
-CREATE INDEX executions_buffered ON executions (queue, job_uid, ready_time)
+CREATE INDEX IF NOT EXISTS executions_buffered ON executions (queue, job_uid, ready_time)
     WHERE state = 'PENDING' AND held_by = 'OVERLAP';
-CREATE INDEX executions_held_queue ON executions (queue) WHERE state = 'PENDING' AND held_by IS NOT NULL;
-CREATE INDEX executions_tried ON executions (queue, job_uid) INCLUDE (attempt)
+CREATE INDEX IF NOT EXISTS executions_held_queue ON executions (queue) WHERE state = 'PENDING' AND held_by IS NOT NULL;
+CREATE INDEX IF NOT EXISTS executions_tried ON executions (queue, job_uid) INCLUDE (attempt)
     WHERE state = 'PENDING' AND (attempt > 0 OR queue_time IS NOT NULL);
-CREATE INDEX executions_failed_queue ON executions (queue) WHERE state = 'FAILED';
+CREATE INDEX IF NOT EXISTS executions_failed_queue ON executions (queue) WHERE state = 'FAILED';
 """
 
 

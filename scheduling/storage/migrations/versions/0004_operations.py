@@ -37,15 +37,15 @@ CREATE TABLE operations (
     update_time      timestamptz NOT NULL,
     end_time         timestamptz
 );
-CREATE INDEX operations_running ON operations (next_time) WHERE state = 'RUNNING';
+CREATE INDEX IF NOT EXISTS operations_running ON operations (next_time) WHERE state = 'RUNNING';
 """
 
 # They hold dead letters only. The tables are small when this runs; see the note in 0003.
 INDEXES = """
-CREATE INDEX executions_failed_uid ON executions (uid) WHERE state = 'FAILED';
-CREATE INDEX executions_failed_target ON executions (target, uid) WHERE state = 'FAILED';
-CREATE INDEX executions_failed_owner ON executions (owner, uid) WHERE state = 'FAILED';
-CREATE INDEX execution_history_failed ON execution_history (uid) WHERE state = 'FAILED';
+CREATE INDEX IF NOT EXISTS executions_failed_uid ON executions (uid) WHERE state = 'FAILED';
+CREATE INDEX IF NOT EXISTS executions_failed_target ON executions (target, uid) WHERE state = 'FAILED';
+CREATE INDEX IF NOT EXISTS executions_failed_owner ON executions (owner, uid) WHERE state = 'FAILED';
+CREATE INDEX IF NOT EXISTS execution_history_failed ON execution_history (uid) WHERE state = 'FAILED';
 """
 
 

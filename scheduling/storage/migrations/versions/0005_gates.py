@@ -9,8 +9,8 @@ down_revision = "0003"
 
 # The index holds next to nothing: what has crashed two processes and is queued again.
 CRASHES = """
-ALTER TABLE executions ADD COLUMN crashes smallint NOT NULL DEFAULT 0;
-CREATE INDEX executions_crashed ON executions (queue, ready_time) WHERE state = 'QUEUED' AND crashes >= 2;
+ALTER TABLE executions ADD COLUMN IF NOT EXISTS crashes smallint NOT NULL DEFAULT 0;
+CREATE INDEX IF NOT EXISTS executions_crashed ON executions (queue, ready_time) WHERE state = 'QUEUED' AND crashes >= 2;
 """
 
 # A row is a pause that stands. `next_time` of a rate is when the next call would be due at the steady pace.
@@ -31,11 +31,11 @@ CREATE TABLE rates (
 
 # Plain one-offs lie apart by target, so that those that are due for a target which is shut are in nobody's way.
 INDEXES = """
-CREATE INDEX executions_plain ON executions (queue, hashtext(target), ready_time)
+CREATE INDEX IF NOT EXISTS executions_plain ON executions (queue, hashtext(target), ready_time)
     WHERE state = 'PENDING' AND held_by IS NULL AND NOT recurring AND overlap IS NULL;
-CREATE INDEX executions_held_owner ON executions (owner, ready_time)
+CREATE INDEX IF NOT EXISTS executions_held_owner ON executions (owner, ready_time)
     WHERE state = 'PENDING' AND starts_with(held_by, 'OWNER:');
-CREATE INDEX executions_held_keys ON executions (held_by)
+CREATE INDEX IF NOT EXISTS executions_held_keys ON executions (held_by)
     WHERE state = 'PENDING' AND held_by IS NOT NULL AND NOT starts_with(held_by, 'OWNER:');
 """
 

@@ -28,7 +28,7 @@ CREATE TABLE audit (
     request_id text NOT NULL,
     count      integer NOT NULL DEFAULT 1
 );
-CREATE INDEX audit_resource ON audit (resource text_pattern_ops, uid);
+CREATE INDEX IF NOT EXISTS audit_resource ON audit (resource text_pattern_ops, uid);
 CREATE FUNCTION whispr_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'audit is append only';
@@ -39,14 +39,14 @@ CREATE TRIGGER audit_append_only BEFORE UPDATE ON audit
 """
 
 # Lists show a caller what belongs to its jobs without reading what belongs to others. Executions that the previous
-# version makes while both run have no principal: they are found under their job. On large tables the indexes are to be
-# made with CONCURRENTLY before.
+# version makes while both run have no principal: they are found under their job. On large tables the columns and the
+# indexes are to be made before, these with CONCURRENTLY: what is there already is left as it is.
 PRINCIPALS = """
-CREATE INDEX jobs_principal ON jobs (principal, uid);
-ALTER TABLE executions ADD COLUMN principal text NOT NULL DEFAULT '';
-ALTER TABLE execution_history ADD COLUMN principal text NOT NULL DEFAULT '';
-CREATE INDEX executions_principal ON executions (principal, uid);
-CREATE INDEX execution_history_principal ON execution_history (principal, uid);
+CREATE INDEX IF NOT EXISTS jobs_principal ON jobs (principal, uid);
+ALTER TABLE executions ADD COLUMN IF NOT EXISTS principal text NOT NULL DEFAULT '';
+ALTER TABLE execution_history ADD COLUMN IF NOT EXISTS principal text NOT NULL DEFAULT '';
+CREATE INDEX IF NOT EXISTS executions_principal ON executions (principal, uid);
+CREATE INDEX IF NOT EXISTS execution_history_principal ON execution_history (principal, uid);
 """
 
 
