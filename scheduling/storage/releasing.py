@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from psycopg import AsyncCursor
 from psycopg.rows import TupleRow
 
@@ -33,7 +34,7 @@ _TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), {NOW}"
 BUFFERED_JOBS = 2000
 _FIRST = UUID(int=0)
 #: How many executions of a queue the first round of a backlog takes, and how few the rounds after failed ones.
-FIRST_BATCH, LEAST_BATCH = 500, 20
+FIRST_BATCH, LEAST_BATCH = 500, 50
 
 # What nobody started before its maximum age ends as it is found; the rest of what waits for a gate or a retry is looked
 # for by its own small index. A paused one-off is told by its resume.
@@ -224,7 +225,7 @@ class ReleasingStore:
     """What the scheduler does to due executions."""
 
     def __init__(
-        self, database: Database, *, limits: GateLimits | None = None, queue_depth: int = 10_000, batch: int = 2000
+        self, database: Database, *, limits: GateLimits | None = None, queue_depth: int = 10_000, batch: int = 1000
     ) -> None:
         self._database = database
         self._limits = limits or GateLimits()
@@ -255,8 +256,9 @@ class ReleasingStore:
         """
         try:
             released = await self._release(ahead)
-        except StoreUnavailable:
-            self._room = max(self._room // 4, min(self._batch, LEAST_BATCH))
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, TimeoutError | psycopg.errors.QueryCanceled):
+                self._room = max(self._room // 4, min(self._batch, LEAST_BATCH))
             raise
         if not released.busy:
             self._room = min(self._batch, self._room * 2 if released.more else FIRST_BATCH)

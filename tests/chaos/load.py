@@ -59,14 +59,18 @@ class Load:
         self._tasks: set[asyncio.Task[None]] = set()
         self.asked = Asked()
 
-    async def run(self, rate: int, seconds: float) -> None:
-        """Asks for `rate` executions a second for so long, each AHEAD of its time; returns when all is answered."""
+    async def run(self, rate: int, seconds: float, over: asyncio.Event) -> None:
+        """Asks for `rate` executions a second for so long and until the fault is over, each AHEAD of its time; returns
+        when all is answered. Recurring jobs fire for so long only.
+        """
         start = now()
         recurring = list(self._mix.recurring(start + AHEAD, start + AHEAD + seconds))
         self._ask("recurring", recurring)
         one_offs = max(rate - len(recurring), 1)
         done = 0
-        for tick in range(round(seconds / TICK)):
+        for tick in itertools.count():
+            if tick >= seconds / TICK and over.is_set():
+                break
             moment = start + tick * TICK
             await pause(moment - now())
             self.asked.behind = max(self.asked.behind, now() - moment)

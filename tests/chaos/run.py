@@ -23,6 +23,8 @@ from tests.support.processes import environment
 
 #: Seconds of load before the fault, in a run of a minute or more; a fifth of a shorter one.
 BEFORE = 12.0
+#: Seconds for which is asked after the fault, at least.
+AFTER = 10.0
 #: Seconds in which everything must have ended after the last request was answered: longer than any backoff.
 PATIENCE = 90.0
 
@@ -64,11 +66,15 @@ async def run(
         leading = _Leading(stage)
         watch = asyncio.create_task(leading.watch())
         try:
-            asking = asyncio.create_task(load.run(rate, seconds))
+            over = asyncio.Event()
+            asking = asyncio.create_task(load.run(rate, seconds, over))
             await pause(AHEAD + min(BEFORE, seconds / 5))
             load_average = os.getloadavg()[0]
             told(f"{cell.title}: now")
-            window = await cell.break_it(stage, min(cell.seconds, seconds / 2))
+            try:
+                window = await cell.break_it(stage, min(cell.seconds, seconds / 2))
+            finally:
+                asyncio.get_running_loop().call_later(AFTER, over.set)
             told(f"{cell.title}: over after {window.end - window.start:.1f} s")
             await asking
             left = await _wait_for_end(stage)
