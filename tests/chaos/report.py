@@ -39,8 +39,8 @@ def write_table(file: Path) -> None:
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The matrix in Markdown: sums of counts, and of times the median with the least and the greatest."""
     lines = [
-        "| fault | runs | accepted | given up | lost | stuck | doubled | overlapping | of calls cut | repeats | normal after "
-        "| no leader for | p99 before | p99 during | p99 after | load |",
+        "| fault | runs | accepted | given up | lost | stuck | doubled | overlapping | of calls cut | repeats "
+        "| normal after | no leader for | p99 before | p99 during | p99 after | load |",
         f"|---|{'---:|' * 15}",
     ]
     used: list[dict[str, Any]] = []
