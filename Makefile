@@ -46,7 +46,7 @@ test: setup  ## All tests, against real servers that they start themselves, on s
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder || \
 	  { echo "Once more what failed, by itself:"; $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
-chaos: setup  ## The fault matrix: breaks each part under load, three times, and judges; takes an hour and a half
+chaos: setup  ## The fault matrix: breaks each part under load, three times, and judges; takes two hours
 	@$(BIN)/python -m tests.chaos --runs 3
 
 fuzz: setup  ## 200,000 generated requests over every method; REQUESTS=n for another number

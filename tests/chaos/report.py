@@ -39,9 +39,9 @@ def write_table(file: Path) -> None:
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The matrix in Markdown: sums of counts, and of times the median with the least and the greatest."""
     lines = [
-        "| fault | runs | accepted | lost | stuck | doubled | overlapping | of calls cut | repeats | normal after "
-        "| no leader for | p99 before | p99 during | p99 after | load |",
-        f"|---|{'---:|' * 14}",
+        "| fault | runs | accepted | given up | lost | stuck | doubled | overlapping | of calls cut | repeats "
+        "| normal after | no leader for | p99 before | p99 during | p99 after | load |",
+        f"|---|{'---:|' * 15}",
     ]
     used: list[dict[str, Any]] = []
     for cell in CELLS:
@@ -81,7 +81,10 @@ def _row(cell: Cell, runs: Sequence[dict[str, Any]]) -> str:
     cells = [
         cell.title,
         str(len(runs)),
-        *(total(name) for name in ("accepted", "lost", "stuck", "doubled", "overlapping", "overlapping_explained")),
+        *(
+            total(name)
+            for name in ("accepted", "refused", "lost", "stuck", "doubled", "overlapping", "overlapping_explained")
+        ),
         total("repeats"),
         span("recovery", _seconds),
         span("without_leader", _seconds),
