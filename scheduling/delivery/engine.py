@@ -27,6 +27,7 @@ from scheduling.delivery.outcomes import Outcomes
 from scheduling.delivery.recorder import Breakers, Recorder
 from scheduling.delivery.tasks import TaskGroup
 from scheduling.domain.breaker import DOWN_CODES
+from scheduling.domain.cancelling import raise_if_cancelled
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import LATEST_BEGIN, Claim, Outcome, Reason
@@ -317,6 +318,7 @@ class DeliveryEngine:
         """Takes `step` again and again, whatever goes wrong: an engine without its loops would still look alive."""
         is_failing = False
         while True:
+            raise_if_cancelled()
             try:
                 await step()
             except Exception as error:  # noqa: BLE001 - a loop outlives the failure of one step

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from scheduling.domain.cancelling import raise_if_cancelled
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.telemetry.logs import log_event
@@ -33,6 +34,7 @@ class Loop:
     async def run(self) -> None:
         """Runs until cancelled. Errors are logged once until a tick succeeds again."""
         while True:
+            raise_if_cancelled()
             self._woken.clear()
             pause = await self._safely()
             waiter = asyncio.create_task(self._clock.sleep(max(pause, 0.0)))

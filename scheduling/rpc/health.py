@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
+from scheduling.domain.cancelling import raise_if_cancelled
 from scheduling.domain.clock import Clock
 from scheduling.telemetry.logs import log_event
 
@@ -58,6 +59,7 @@ class HealthMonitor:
     async def run(self) -> None:
         """Asks every second until cancelled."""
         while True:
+            raise_if_cancelled()
             await self.tick()
             await self._clock.sleep(POLL_SECONDS)
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import psycopg
 
+from scheduling.domain.cancelling import raise_if_cancelled
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.storage.database import Database
@@ -29,6 +30,7 @@ class OnChange(Protocol):
 async def listen(database: Database, clock: Clock, *, on_hint: Callable[[str], None], on_change: OnChange) -> None:
     """Calls `on_hint` with what each notification says, until cancelled. Connects again after a break."""
     while True:
+        raise_if_cancelled()
         try:
             connection = await database.connect_for_listening()
             try:
