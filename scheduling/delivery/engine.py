@@ -495,8 +495,8 @@ class DeliveryEngine:
         held.is_running = True
         began = 0.0
         try:
-            pause = self._database_clock.seconds_until(claim.ready_time)
-            if pause > 0 and not self._refusal(held):
+            # More than once: a timer may end a fraction of a millisecond early, and nothing begins before its time.
+            while (pause := self._database_clock.seconds_until(claim.ready_time)) > 0 and not self._refusal(held):
                 await self._clock.sleep(pause)
             held.cancelled_by = self._refusal(held)
             if held.cancelled_by:

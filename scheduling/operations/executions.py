@@ -109,7 +109,8 @@ async def retry_execution(ports: Ports, principal: str, job_id: str, execution_i
     """Redrives a dead letter. Raises NotFound, WrongState (not FAILED, or of a cancelled job), AlreadyExists."""
     execution = await get_execution(ports, job_id, execution_id)
     if await repeats.find_answer(ports, principal, repeat) is not None:
-        return execution
+        # Read once more: the first call may have moved it since.
+        return await get_execution(ports, job_id, execution_id)
     moved = await ports.store.redrive(execution.uid, principal, repeat.request_id, repeat.digest)
     after = await get_execution(ports, job_id, execution_id)
     # The same call may have been made twice at once: the other one has moved it.
