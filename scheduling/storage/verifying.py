@@ -46,10 +46,16 @@ WHERE s.kind = 'ONCE' AND j.cancel_time IS NULL AND (s.spec ->> 'time')::timesta
   AND NOT EXISTS (SELECT FROM execution_history h WHERE h.job_uid = s.job_uid AND h.schedule_uid = s.uid)
 ORDER BY s.uid LIMIT 1000
 """
-# What has been due for long and is neither held nor taken, or runs on although its worker is gone.
+# What has been due for long and is neither held nor taken, or runs on although its worker is gone. What a pause or a
+# breaker stops is marked as held piece by piece, and may lie unmarked for a while: nothing releases it meanwhile.
 _STUCK = f"""
 SELECT j.job_id, e.uid, e.state FROM executions e JOIN jobs j ON j.uid = e.job_uid
-WHERE (e.state = 'PENDING' AND e.held_by IS NULL AND e.ready_time < {NOW} - interval '5 minutes')
+WHERE (e.state = 'PENDING' AND e.held_by IS NULL AND e.ready_time < {NOW} - interval '5 minutes'
+       AND split_part(e.target, '/', 1) NOT IN (SELECT service FROM breakers WHERE state <> 'CLOSED')
+       AND NOT EXISTS (
+           SELECT FROM controls c
+           WHERE c.scope = 'SERVICE' OR (c.scope = 'QUEUE' AND c.name = e.queue)
+              OR (c.scope = 'TARGET' AND c.name IN (e.target, split_part(e.target, '/', 1)))))
    OR (e.state = 'QUEUED' AND e.ready_time < {NOW} - interval '5 minutes')
    OR (e.state = 'RUNNING' AND e.deadline_time < {NOW} - interval '5 minutes')
 ORDER BY e.uid LIMIT 1000

@@ -20,6 +20,7 @@ from scheduling.domain.pause import Scope
 from scheduling.domain.target import Queue
 from scheduling.storage import breaking as breaking_store
 from scheduling.storage.breaking import HELD_BY_BREAKER, BreakerStore
+from scheduling.storage.verifying import VerifyingStore
 from tests.support.builders import send_request
 from tests.support.run import run
 from tests.support.stores import Stores, open_stores
@@ -285,6 +286,24 @@ def test_callers_see_the_breakers_that_ever_moved(database_url: str) -> None:
             await it.open()
             (seen,) = (await it.stores.store.breakers()).items()
             assert (seen[0], seen[1].state, seen[1].change_time) == (MESSAGING, "OPEN", it.stores.clock.now())
+
+    run(scenario())
+
+
+def test_what_lies_behind_a_shut_gate_is_not_stuck_though_nobody_has_marked_it_yet(database_url: str) -> None:
+    async def scenario() -> None:
+        async with breaking(database_url) as it:
+            verifying = VerifyingStore(it.stores.database)
+            await it.due(2)
+            await it.due(1, **OTHER)
+            it.stores.clock.advance(timedelta(minutes=6))
+            assert len(await verifying.stuck()) == 3
+            await it.open()
+            assert len(await verifying.stuck()) == 1
+            await it.stores.controls.pause(Scope.TARGET, MEDIA, "o", "")
+            assert await verifying.stuck() == []
+            await it.stores.controls.resume(Scope.TARGET, MEDIA)
+            assert len(await verifying.stuck()) == 1
 
     run(scenario())
 
