@@ -57,7 +57,7 @@ class Grouper(Generic[T, R]):
         # The weight of those who wait.
         self._load = 0
         self._lanes: set[asyncio.Task[None]] = set()
-        # Calls that are being worked on; callers who were answered and are expected back, and when the last of them was.
+        # Calls that are being worked on; callers who were answered and are expected back, and when the last was.
         self._under_way = 0
         self._away = 0
         self._answer_time = 0.0
