@@ -83,9 +83,10 @@ HOSTILE: list[Case] = [
 
 def forget() -> None:
     """Empties every cache of the engine."""
-    engine._rule.cache_clear()
-    cron._read.cache_clear()
+    engine._rule.kept.clear()
+    cron._read_short.cache_clear()
     zones._load.cache_clear()
+    zones._table.cache_clear()
 
 
 def measure(what: Timing | Recurrence, after: datetime, runs: int, *, cold: bool) -> list[float]:

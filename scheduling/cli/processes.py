@@ -81,10 +81,13 @@ def _tame_memory() -> None:
 def _settle_garbage() -> None:
     """Has the garbage collector leave alone what is there for good, and look less often: cycles are rare here, and a
     batch makes ten thousand objects that go by themselves.
+
+    It still has to look at the old ones now and then. What SQLAlchemy compiled is full of cycles, and has become old
+    when others drive it out of what is kept.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(20_000, 5, 5)
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
@@ -112,6 +115,7 @@ def _server_ready(port: int) -> None:
 
 
 def _worker_ready(worker: object) -> None:
+    _settle_garbage()
     click.echo(f"ready {worker}")
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Final
 
 from scheduling.domain.errors import NotFound, PermissionDenied
+from scheduling.domain.kept import Kept, weight_of
 from scheduling.domain.target import Queue
 
 #: RPCs that bring calls of targets about: a grant's targets and owners bind these, on top of whose job it is.
@@ -186,7 +187,7 @@ class Policy:
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self.grants = tuple(grants)
-        self._known: dict[tuple[str, str], Access] = {}
+        self._known = Kept[tuple[str, str], Access](KEPT_BYTES, _weigh)
 
     def access(self, principal: str, rpc: str) -> Access:
         """What `principal` may do by `rpc`, such as `SchedulingService/CreateJob`."""
@@ -204,11 +205,13 @@ class Policy:
                     and (method in grant.rpcs or rpc in grant.rpcs)
                 ],
             )
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
             self._known[key] = access
         return access
 
 
-#: Pairs of principal and RPC that are remembered.
-_REMEMBERED: Final = 5000
+#: Bytes of what principals may do by an RPC that are kept: some thousands of pairs.
+KEPT_BYTES: Final = 4 * 1024 * 1024
+
+
+def _weigh(key: tuple[str, str], access: Access) -> int:
+    return 2 * weight_of(key) + weight_of(access.principals)

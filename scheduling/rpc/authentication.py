@@ -6,21 +6,20 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 from urllib.parse import unquote
 
+from scheduling.domain.kept import Kept, weight_of
 from scheduling.rpc.client_cert import last_element
 from scheduling.rpc.errors import Unauthenticated
 
 #: Where the sidecar tells who called.
 CLIENT_CERT_KEY: Final = "x-forwarded-client-cert"
-#: Headers and peers whose meaning is remembered: both are the same for as long as a connection lasts.
-REMEMBERED: Final = 2000
+#: Bytes of headers, and of peers, whose meaning is kept: both are the same for as long as a connection lasts.
+KEPT_BYTES: Final = 2 * 1024 * 1024
 
 _SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]{1,255}(?:/[A-Za-z0-9._-]+)+")
 _LONGEST_ID: Final = 2048
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,8 @@ class MeshIdentity:
     def __init__(self, own: str, trusted: Iterable[str]) -> None:
         self._own = own
         self._trusted = frozenset(ipaddress.ip_address(each) for each in trusted)
-        self._callers: dict[str, Caller] = {}
-        self._peers: dict[str, bool] = {}
+        self._callers = Kept[str, Caller](KEPT_BYTES, lambda header, _: 2 * weight_of(header))
+        self._peers = Kept[str, bool](KEPT_BYTES, lambda peer, _: 2 * weight_of(peer))
 
     def __call__(self, call: Incoming) -> Caller:
         """The caller that the sidecar names. Raises Unauthenticated."""
@@ -81,7 +80,7 @@ class MeshIdentity:
         trusted = self._peers.get(peer)
         if trusted is None:
             trusted = address_of(peer) in self._trusted
-            _remember(self._peers, peer, trusted)
+            self._peers[peer] = trusted
         if not trusted:
             raise Unauthenticated(
                 "identities are taken from the sidecar only, and this connection does not come from it",
@@ -94,7 +93,7 @@ class MeshIdentity:
         caller = self._callers.get(header)
         if caller is None:
             caller = Caller(self._read(header))
-            _remember(self._callers, header, caller)
+            self._callers[header] = caller
         return caller
 
     def _read(self, header: str) -> str:
@@ -126,9 +125,3 @@ def address_of(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
         return None
     # A server that listens on [::] sees IPv4 peers so.
     return getattr(address, "ipv4_mapped", None) or address
-
-
-def _remember(memory: dict[str, T], key: str, value: T) -> None:
-    if len(memory) >= REMEMBERED:
-        memory.clear()
-    memory[key] = value

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -182,11 +182,27 @@ def describe(error: BaseException, request_id: str) -> tuple[grpc.StatusCode, st
     return code, status
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException, request_id: str) -> NoReturn:
-    """Answers the call with `error`; never returns. Raises what grpc.aio ends an aborted call with."""
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: BaseException, request_id: str) -> None:
+    """Answers the call with `error`. Whatever its handler returns afterwards is not looked at."""
     code, status = describe(error, request_id)
-    await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request_id)))
-    raise AssertionError("abort returned")
+    metadata = ((DETAILS_KEY, status.SerializeToString()), (REQUEST_ID_KEY, request_id))
+    try:
+        await context.abort(code, status.message, metadata)
+    except grpc.aio.AbortError as aborted:
+        let_go(aborted)
+
+
+def let_go(error: BaseException) -> None:
+    """Has an error that is answered hold no frames, nor those that it came from.
+
+    grpc.aio keeps that of an aborted call in the call, and raises it again once the handler has returned. With its
+    traceback the call would hold its own frames, and so itself and its request of up to megabytes, until the garbage
+    collector looks for cycles: that goes by the number of objects, not by their size.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each.__context__, each = None, each.__context__
 
 
 def clean(text: str, limit: int) -> str:

@@ -37,6 +37,7 @@ from scheduling.rpc.errors import (
     MalformedMessage,
     ResponseTooLarge,
     abort,
+    let_go,
 )
 from scheduling.rpc.rules import broken_rules
 from scheduling.rpc.streams import OpenStreams
@@ -198,14 +199,17 @@ class Errors(Interceptor):
                 call.reason = error.reason
                 if isinstance(error, PermissionDenied):
                     self._refused(call.principal, rpc, call.request_id, error)
-                return await abort(context, error, call.request_id)
+                await abort(context, error, call.request_id)
+            except grpc.aio.AbortError as aborted:
+                let_go(aborted)
             except grpc.aio.BaseError:
                 raise
             except Exception as error:  # noqa: BLE001 - the last one that can keep it from the caller
                 call = current_call()
                 call.reason = "INTERNAL"
                 log_event(_logger, logging.ERROR, "rpc_failed", method=method, exc_info=error)
-                return await abort(context, error, call.request_id)
+                await abort(context, error, call.request_id)
+            return None
 
         return answered
 

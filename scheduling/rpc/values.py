@@ -152,7 +152,8 @@ def read_time_of_day(value: TimeOfDay, field: str, findings: Findings) -> time |
 
 def read_payload(value: PackedMessage, field: str, findings: Findings) -> Payload | None:
     """The packed message, not unpacked. Its type URL is `prefix/full.type.Name`, with any prefix."""
-    type_name = _type_name(value.type_url)
+    url = value.type_url
+    type_name = _type_name(url) if len(url) <= _MAX_TYPE_URL else None
     if type_name is None:
         findings.add(
             f"{field}.type_url", f"must be {TYPE_URL_PREFIX} and the full name of a message type", "INVALID_TYPE_URL"
@@ -163,7 +164,7 @@ def read_payload(value: PackedMessage, field: str, findings: Findings) -> Payloa
 
 @lru_cache(maxsize=256)
 def _type_name(url: str) -> str | None:
-    match = _TYPE_URL.fullmatch(url) if len(url) <= _MAX_TYPE_URL else None
+    match = _TYPE_URL.fullmatch(url)
     return None if match is None else match["name"]
 
 

@@ -20,11 +20,12 @@ import sqlalchemy as sa
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Compiled, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection as SaConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from scheduling.domain.errors import StoreUnavailable
+from scheduling.domain.kept import Kept
 from scheduling.storage.binary import Encoded, EncodedDumper
 
 #: The moment of a statement: the database's clock, or what a test has bound.
@@ -32,6 +33,12 @@ NOW = "coalesce(%(now)s::timestamptz, now())"
 
 #: Seconds between two tries to connect. psycopg's pool would wait one, then two.
 RECONNECT_SECONDS = 0.2
+
+#: Bytes of SQLAlchemy's compiled statements that are kept. Callers make new ones with each new form of a filter: a list
+#: of executions is 400 KB, or 900 with as many comparisons as there may be.
+STATEMENTS_BYTES = 12 * 1024 * 1024
+#: What a compiled statement holds for each character of its SQL: 25 to 75 bytes, as tracemalloc counts.
+_BYTES_PER_CHARACTER = 60
 
 #: The client gives a statement this much longer than the server does before it gives up on the link.
 CLIENT_SLACK = timedelta(seconds=1)
@@ -53,6 +60,10 @@ def _server_options(statement: timedelta) -> str:
         f"-c statement_timeout={millis} -c lock_timeout={millis} -c idle_in_transaction_session_timeout={millis * 2} "
         "-c timezone=UTC -c jit=off"
     )
+
+
+def _weigh(_key: object, compiled: Compiled) -> int:
+    return _BYTES_PER_CHARACTER * len(str(compiled))
 
 
 async def _grow_again(pool: AsyncConnectionPool[Any]) -> None:
@@ -220,6 +231,7 @@ class Database:
                 "options": _server_options(hot_timeout),
                 "async_creator_fn": _Connection.connect,
             },
+            execution_options={"compiled_cache": Kept[Any, Compiled](STATEMENTS_BYTES, _weigh)},
         )
         sa.event.listen(self._engine.sync_engine, "handle_error", _give_up_stale)
 

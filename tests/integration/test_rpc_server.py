@@ -3,7 +3,9 @@
 # ruff: noqa: N802 - gRPC gives the names of methods
 
 import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from whispr.scheduling.v1 import job_pb2, scheduling_service_pb2_grpc
 from whispr.scheduling.v1 import scheduling_service_pb2 as pb
 
+from scheduling.domain.errors import NotFound
 from scheduling.rpc.authentication import FixedPrincipal
 from scheduling.rpc.call import current_call
 from scheduling.rpc.scheduling_servicer import SERVICE_NAME
@@ -372,3 +375,32 @@ def test_a_stream_is_closed_when_its_client_goes() -> None:
             assert stack.servicer.watches_closed == 1
 
     running(scenario)
+
+
+def test_a_refused_call_holds_on_to_nothing_until_the_garbage_collector_comes() -> None:
+    """Requests have up to 8 MiB, and the collector goes by the number of objects."""
+
+    class Held:
+        pass
+
+    gone = asyncio.Semaphore(0)
+
+    async def refusing(request: Any, context: Context) -> job_pb2.Job:
+        of_the_call = Held()
+        weakref.finalize(of_the_call, gone.release)
+        if request.name == "jobs/aborted":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such job")
+        missing = NotFound("job", request.name)
+        raise missing
+
+    async def scenario() -> None:
+        async with serving(refusing) as stack:
+            for name in ("jobs/a", "jobs/aborted"):
+                assert (await stack.refused("GetJob", pb.GetJobRequest(name=name))).code == "NOT_FOUND"
+                await gone.acquire()
+
+    gc.disable()
+    try:
+        running(scenario)
+    finally:
+        gc.enable()

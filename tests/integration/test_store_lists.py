@@ -5,23 +5,27 @@ Speed is measured elsewhere; here the plans are looked at, and how many rows the
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import psycopg
 
 from scheduling.domain.errors import InvalidRequest
 from scheduling.domain.filters import parse_filter
 from scheduling.domain.job import Job, OverlapPolicy
+from scheduling.domain.kept import Kept
 from scheduling.operations import executions as execution_cases
 from scheduling.operations import jobs as job_cases
 from scheduling.operations.drafts import ListQuery
 from scheduling.operations.ports import PageRequest
-from scheduling.storage import gating, jobs, releasing, status
+from scheduling.storage import database, gating, jobs, releasing, status
+from scheduling.storage.database import STATEMENTS_BYTES
 from tests.support.builders import SEND, new_job, once
 from tests.support.clock import START
 from tests.support.run import run
@@ -82,7 +86,7 @@ async def rows_read(stores: Stores, statement: str, parameters: dict[str, Any] |
 
 def page_sql(order: str, filter_: str = "") -> str:
     page = PageRequest(50, order, descending=True, filter=parse_filter(filter_, job_cases.JOB_FIELDS))
-    dialect: Any = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library left it untyped
+    dialect: Any = psycopg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library left it untyped
     select: sa.Select[Any] = jobs.select_page(page)
     return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
@@ -241,3 +245,38 @@ def test_the_executions_of_all_jobs_are_not_ordered_by_nominal_time(database_url
                 assert "create_time" in violation.description
 
     run(scenario())
+
+
+def test_filters_of_any_form_do_not_fill_the_statements_that_are_kept(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            engine = stores.database._engine.sync_engine
+            kept = engine.get_execution_options()["compiled_cache"]
+            for count in range(30, 90, 4):
+                for op in ("=", "!="):
+                    text = " ".join([f'owner {op} "x"'] * count)
+                    filter_ = parse_filter(text, execution_cases.EXECUTION_FIELDS)
+                    await stores.store.list_executions(None, PageRequest(1, "create_time", True, filter_))
+            assert len(kept) > 10
+            assert STATEMENTS_BYTES / 2 < kept.weight <= STATEMENTS_BYTES
+            assert not engine._compiled_cache
+
+    run(scenario())
+
+
+def test_a_statement_is_weighed_about_right() -> None:
+    dialect: Any = psycopg.dialect()  # type: ignore[no-untyped-call]  # the library left it untyped
+    kept = Kept[Any, sa.Compiled](1 << 30, database._weigh)
+    for text in ("", 'owner = "x" ' * 90):
+        page = PageRequest(50, "create_time", descending=True, filter=parse_filter(text, job_cases.JOB_FIELDS))
+        jobs.select_page(page)._compile_w_cache(dialect, compiled_cache=None, column_keys=[])
+        gc.collect()
+        tracemalloc.start()
+        select: Any = jobs.select_page(page)
+        select._compile_w_cache(dialect, compiled_cache=kept, column_keys=[])
+        del select
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held / 3 < kept.weight < held * 3
+        kept.clear()

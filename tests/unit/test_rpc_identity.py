@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduling.rpc.authentication import REMEMBERED, FixedPrincipal, MeshIdentity, address_of
+from scheduling.rpc.authentication import KEPT_BYTES, FixedPrincipal, MeshIdentity, address_of
 from scheduling.rpc.client_cert import MAX_LENGTH, last_element
 from scheduling.rpc.errors import Unauthenticated
 
@@ -118,14 +118,15 @@ def test_a_sidecar_is_known_by_its_address_of_either_kind(address: str) -> None:
     assert mesh()(Incoming((ELEMENT,), address)).principal == MESSAGING
 
 
-def test_what_is_remembered_is_bounded_and_changes_no_answer() -> None:
+def test_what_is_kept_of_callers_is_bounded_and_changes_no_answer() -> None:
     identity = mesh()
-    for number in range(REMEMBERED + 10):
-        call = Incoming((f"By={OWN};URI={MESSAGING}-{number}",), f"ipv4:127.0.0.6:{number}")
-        assert identity(call).principal == f"{MESSAGING}-{number}"
-        assert identity(call).principal == f"{MESSAGING}-{number}"
-    assert len(identity._callers) <= REMEMBERED
-    assert len(identity._peers) <= REMEMBERED
+    for number in range(2000):
+        uri = f"{MESSAGING}-{number:x<1900}"
+        call = Incoming((f"By={OWN};URI={uri}",), f"ipv4:127.0.0.6:{number}")
+        assert identity(call).principal == uri
+        assert identity(call).principal == uri
+    assert 0 < identity._callers.weight <= KEPT_BYTES
+    assert 0 < identity._peers.weight <= KEPT_BYTES
 
 
 def test_a_fixed_principal_asks_nobody() -> None:

@@ -253,10 +253,15 @@ def _sequence(first: int, last: int, field: Field) -> list[int]:
     return [*range(first, top + 1), *range(field.low, last + 1)]
 
 
-@lru_cache(maxsize=4096)
 def _read(expression: str) -> CronExpression | tuple[Problem, ...]:
+    # Before anything is kept: the longest one that is kept has to be short.
     if len(expression) > MAX_LENGTH:
         return (Problem(MAX_LENGTH + 1, f"{len(expression)} characters, expected at most {MAX_LENGTH}"),)
+    return _read_short(expression)
+
+
+@lru_cache(maxsize=2048)
+def _read_short(expression: str) -> CronExpression | tuple[Problem, ...]:
     if not expression.isascii():
         at = next(i for i, c in enumerate(expression, 1) if not c.isascii())
         return (Problem(at, f"{expression[at - 1]!r} has no meaning here"),)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from uuid import UUID
 
 from scheduling.domain.errors import invalid
+from scheduling.domain.kept import keep
 from scheduling.domain.recurrence.calendars import calendar_pattern
 from scheduling.domain.recurrence.cron import parse_cron
 from scheduling.domain.recurrence.exclusions import Excluding, covers_of
@@ -30,6 +30,8 @@ from scheduling.domain.timing import (
 
 _MICROSECOND = timedelta(microseconds=1)
 
+#: Rules that are kept, with the calendars in them: some four thousand plain ones.
+_RULES_BYTES = 8 * 1024 * 1024
 #: What `period_hint` says when there are no two firings to measure.
 _NO_PERIOD = timedelta(hours=24)
 
@@ -60,7 +62,7 @@ def moment_of(instant: int) -> datetime:
     return EPOCH + instant * _MICROSECOND
 
 
-@lru_cache(maxsize=4096)
+@keep(_RULES_BYTES, factor=4)
 def _rule(specs: tuple[Spec, ...], exclusions: tuple[Exclusion, ...], time_zone: str, dst_policy: DstPolicy) -> Rule:
     """The instants that these give, without bounds. Raises InvalidRequest if they cannot be read."""
     where = known_zone(time_zone)

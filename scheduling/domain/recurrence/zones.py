@@ -70,13 +70,12 @@ class Zone:
     """One time zone, as whole seconds. Instants are seconds since the epoch; local times are seconds since 1970-01-01
     00:00 on the wall clock. Years outside FIRST_YEAR to LAST_YEAR are not supported."""
 
-    __slots__ = ("_epoch", "_info", "_years", "name")
+    __slots__ = ("_epoch", "_info", "name")
 
     def __init__(self, name: str, info: ZoneInfo) -> None:
         self.name = name
         self._info = info
         self._epoch = EPOCH.replace(tzinfo=info)
-        self._years = lru_cache(maxsize=512)(self._changes_of_year)
 
     @property
     def info(self) -> ZoneInfo:
@@ -85,7 +84,7 @@ class Zone:
 
     def offset(self, instant: int) -> int:
         """Seconds east of UTC at that instant."""
-        _, _, offset, changes = self._years(_year(instant))
+        _, _, offset, changes = _table(self, _year(instant))
         for change in changes:
             if instant < change.at:
                 break
@@ -94,7 +93,7 @@ class Zone:
 
     def stretch(self, instant: int) -> Stretch:
         """The stretch of equal offset that the instant lies in, cut off a few days outside its year."""
-        start, end, offset, changes = self._years(_year(instant))
+        start, end, offset, changes = _table(self, _year(instant))
         for change in changes:
             if instant < change.at:
                 end = change.at
@@ -104,7 +103,7 @@ class Zone:
 
     def resolve(self, local: int) -> Resolved:
         """What the local time is: one instant, the first of two, or the end of the gap that it falls into."""
-        _, _, offset, changes = self._years(_year(local))
+        _, _, offset, changes = _table(self, _year(local))
         for at, before, after in changes:
             if local < at + before and local < at + after:
                 break
@@ -131,7 +130,7 @@ class Zone:
                 high = middle
         return high
 
-    def _changes_of_year(self, year: int) -> tuple[int, int, int, tuple[Change, ...]]:
+    def changes_of_year(self, year: int) -> tuple[int, int, int, tuple[Change, ...]]:
         """Bounds of the year's table, the offset at its beginning, and the changes within it."""
         start = (date(year, 1, 1).toordinal() - EPOCH_ORDINAL - _MARGIN_DAYS) * DAY
         end = (date(year + 1, 1, 1).toordinal() - EPOCH_ORDINAL + _MARGIN_DAYS) * DAY
@@ -149,6 +148,12 @@ class Zone:
         # The last look may lie beyond the end.
         changes = [change for change in changes if change.at < end]
         return start, end, first, tuple(changes)
+
+
+@lru_cache(maxsize=4096)
+def _table(where: Zone, year: int) -> tuple[int, int, int, tuple[Change, ...]]:
+    """The year's table, kept for all zones together: callers choose both, and each zone by itself would be small."""
+    return where.changes_of_year(year)
 
 
 def _year(seconds: int) -> int:
