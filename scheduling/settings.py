@@ -205,11 +205,11 @@ class Settings(BaseModel):
         default=timedelta(milliseconds=20), description="How long before its moment an execution is claimed."
     )
     claim_ahead: Annotated[timedelta, a_duration("0s", "1s")] = Field(
-        default=timedelta(milliseconds=30),
+        default=timedelta(milliseconds=100),
         description="How much work, in time at the present pace, is claimed before a slot is free for it.",
     )
     record_gap: Annotated[timedelta, a_duration("0s", "1s")] = Field(
-        default=timedelta(milliseconds=20),
+        default=timedelta(milliseconds=50),
         description="While outcomes come one after the other, those of so long are recorded together.",
     )
     look_ahead: Moment = Field(

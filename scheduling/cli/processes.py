@@ -115,6 +115,7 @@ def _server_ready(port: int) -> None:
 
 
 def _worker_ready(worker: object) -> None:
+    _settle_garbage()
     click.echo(f"ready {worker}")
 
 

@@ -52,6 +52,8 @@ CLAIM_SECONDS = 3.0
 LAST_SECONDS = 5.0
 #: Seconds over which the pace of a queue's calls is measured.
 PACE_SECONDS = 0.02
+#: At most so many times the slots of a queue are claimed ahead, anew when one part in AHEAD_LEFT of them is left.
+AHEAD_SLOTS, AHEAD_LEFT = 8, 3
 #: What was claimed ahead and has found no slot within so many seconds is given back: the target has become slow.
 AHEAD_PATIENCE = 0.5
 
@@ -100,9 +102,9 @@ class EngineSettings:
     claim_lead: timedelta = timedelta(milliseconds=20)
     sweep_after: timedelta = timedelta(milliseconds=250)
     #: How much work, in time at the present pace, is claimed before a slot is free for it.
-    claim_ahead: timedelta = timedelta(milliseconds=30)
+    claim_ahead: timedelta = timedelta(milliseconds=100)
     record_batch: int = 500
-    record_gap: timedelta = timedelta(milliseconds=20)
+    record_gap: timedelta = timedelta(milliseconds=50)
 
 
 @dataclass(slots=True)
@@ -141,8 +143,8 @@ class _Lane:
         if now - self.measured_at >= PACE_SECONDS:
             self.pace = self.ended / (now - self.measured_at)
             self.ended, self.measured_at = 0, now
-        spare = min(int(self.pace * ahead), 2 * self.slots)
-        self.wake_at = 1 - spare // 2
+        spare = min(int(self.pace * ahead), AHEAD_SLOTS * self.slots)
+        self.wake_at = 1 - spare // AHEAD_LEFT
         return self.free + spare if self.free >= self.wake_at else 0
 
 
@@ -426,9 +428,10 @@ class DeliveryEngine:
 
     async def _sweep(self, lane: _Lane) -> None:
         """Finds what is queued and overdue: its message was lost, or Redis is down. Where there was more than slots,
-        the next look comes as soon as there are some.
+        the next look comes as soon as there are some; not while there is work at hand, which it would find too.
         """
-        await self._clock.sleep(SWEEP_AGAIN if lane.has_backlog else self._settings.sweep_after.total_seconds())
+        is_urgent = lane.has_backlog and not lane.waiting
+        await self._clock.sleep(SWEEP_AGAIN if is_urgent else self._settings.sweep_after.total_seconds())
         self._return_ahead(lane, self._clock.monotonic() - AHEAD_PATIENCE)
         # Also while others wait for their moment here: under a steady load there is always one that does.
         if lane.free <= 0 or self._draining or not self.has_lease() or self._is_isolating(lane):

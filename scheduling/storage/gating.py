@@ -30,6 +30,10 @@ HELD_BY_OWNER, HELD_BY_TARGET, HELD_BY_RATE = "OWNER:", "TARGET:", "RATE:"
 HOLD_PIECE = 250
 #: Executions that one round lets go behind a gate that has opened.
 LET_GO_PIECE = 2000
+#: In place of the state, of what release has looked at and left for its next round.
+LEFT = "LEFT"
+#: A queue that was full is filled again when a part of its depth, one in so many, is free.
+ROOM_PART = 8
 #: Owners with something held that one round looks at; the next one goes on behind them.
 WALKED_OWNERS = 500
 
@@ -191,7 +195,10 @@ class Gates:
         for queue, target, waiting, used in await cursor.fetchall():
             queued[queue] += waiting
             self._used[target] += used
-        self.room = {queue: depth - queued[queue] for queue in Queue}
+        # Less than a part of the depth is not worth a round: workers have plenty, and most of those whose turn it would
+        # be belong to owners whose slots are still taken.
+        rooms = {queue: depth - queued[queue] for queue in Queue}
+        self.room = {queue: room if room >= depth // ROOM_PART else 0 for queue, room in rooms.items()}
         await cursor.execute(READ_PAUSES)
         pauses = pauses_from_rows(await cursor.fetchall())
         self._pauses = frozenset((pause.scope, pause.name) for pause in pauses)
@@ -354,7 +361,8 @@ def plain_parameters(lanes: Sequence[Lane]) -> Mapping[str, Any]:
 _IS_STILL_PLAIN = "e.state || '' = 'PENDING' AND e.held_by IS NULL AND NOT e.recurring AND e.overlap IS NULL"
 
 #: One-offs without overlap rules and schedules to count for: one statement decides about all of a queue. What its owner
-#: has no slot for is held.
+#: has no slot for is held, unless it was less than half of a round that was full: while a backlog goes on, such slots
+#: are free by the next round, and holding and letting go are two more versions of the row.
 RELEASE_PLAIN = f"""
 WITH heads AS (
     SELECT h.uid, h.ready_time
@@ -370,22 +378,31 @@ WITH heads AS (
     ORDER BY ready_time LIMIT %(room)s
 ),
 due AS MATERIALIZED (
-    SELECT e.uid, e.owner, e.ready_time, e.expire_time > {NOW} AS is_fresh FROM executions e
+    SELECT e.uid, e.owner, e.ready_time, e.target, e.expire_time > {NOW} AS is_fresh FROM executions e
     WHERE e.uid = ANY(ARRAY(SELECT uid FROM heads)) AND {_IS_STILL_PLAIN} FOR UPDATE OF e SKIP LOCKED
 ),
 placed AS (
-    SELECT d.uid, d.is_fresh,
-           d.owner = %(exempt)s OR row_number() OVER (PARTITION BY d.owner, d.is_fresh ORDER BY d.ready_time) + (
+    SELECT d.*, d.owner = %(exempt)s OR row_number() OVER (PARTITION BY d.owner, d.is_fresh ORDER BY d.ready_time) + (
                SELECT count(*) FROM executions x WHERE x.owner = d.owner AND x.state IN ('QUEUED', 'RUNNING')
            ) <= %(limit)s AS has_slot
     FROM due d
+),
+judged AS MATERIALIZED (
+    SELECT *, is_fresh AND NOT has_slot AND count(*) OVER () >= %(room)s
+              AND 2 * count(*) FILTER (WHERE is_fresh AND NOT has_slot) OVER () < count(*) OVER () AS is_left
+    FROM placed
+),
+moved AS (
+    UPDATE executions e
+    SET state = CASE WHEN NOT j.is_fresh THEN 'FAILED' WHEN j.has_slot THEN 'QUEUED' ELSE 'PENDING' END,
+        reason = CASE WHEN j.is_fresh THEN '' ELSE 'EXPIRED' END,
+        held_by = CASE WHEN j.is_fresh AND NOT j.has_slot THEN '{HELD_BY_OWNER}' || e.owner END,
+        finish_time = CASE WHEN j.is_fresh THEN NULL ELSE {NOW} END,
+        queue_time = CASE WHEN j.has_slot OR NOT j.is_fresh THEN {NOW} ELSE e.queue_time END
+    FROM judged j WHERE e.uid = j.uid AND NOT j.is_left
+    RETURNING e.uid, e.ready_time, e.state, e.target
 )
-UPDATE executions e
-SET state = CASE WHEN NOT p.is_fresh THEN 'FAILED' WHEN p.has_slot THEN 'QUEUED' ELSE 'PENDING' END,
-    reason = CASE WHEN p.is_fresh THEN '' ELSE 'EXPIRED' END,
-    held_by = CASE WHEN p.is_fresh AND NOT p.has_slot THEN '{HELD_BY_OWNER}' || e.owner END,
-    finish_time = CASE WHEN p.is_fresh THEN NULL ELSE {NOW} END,
-    queue_time = CASE WHEN p.has_slot OR NOT p.is_fresh THEN {NOW} ELSE e.queue_time END
-FROM placed p WHERE e.uid = p.uid
-RETURNING e.uid, e.ready_time, e.state, e.target
+SELECT uid, ready_time, state, target FROM moved
+UNION ALL
+SELECT uid, ready_time, '{LEFT}', target FROM judged WHERE is_left
 """

@@ -23,7 +23,7 @@ from scheduling.domain.limits import GateLimits
 from scheduling.domain.target import Queue
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.deciding import HELD_BY_OVERLAP, Candidate, Decisions, decide, is_missed
-from scheduling.storage.gating import RELEASE_PLAIN, Gates, plain_parameters
+from scheduling.storage.gating import LEFT, RELEASE_PLAIN, Gates, plain_parameters
 from scheduling.storage.history import move_sql
 from scheduling.storage.tables import HISTORY_COLUMNS
 
@@ -325,7 +325,7 @@ class ReleasingStore:
                 gates.take(target)
             elif state == "FAILED":
                 ended[target, State.FAILED] += 1
-            else:
+            elif state != LEFT:
                 held += 1
         by_queue = {queue: released} if released else {}
         taken = Counter(row[3] for row in found)

@@ -13,6 +13,7 @@ from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import Reason
 from scheduling.domain.job import Job, OverlapPolicy
 from scheduling.domain.lifecycle import State
+from scheduling.domain.limits import GateLimits
 from scheduling.domain.overlap import BUFFER_LIMIT
 from scheduling.domain.target import Queue, RetryPolicy
 from scheduling.operations.ports import JobChange
@@ -90,6 +91,44 @@ def test_no_queue_is_filled_beyond_its_depth_and_queues_do_not_share_it(database
             assert await stores.released() == []
             await stores.claim(worker, *high[:2])
             assert sorted(await stores.released()) == sorted(high[4:6])
+
+    run(scenario())
+
+
+def test_a_full_queue_is_filled_again_when_a_part_of_it_is_free(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, queue_depth=16) as stores:
+            worker = await stores.worker()
+            uids = await many(stores, 20)
+            stores.clock.advance(100)
+            assert sorted(await stores.released()) == sorted(uids[:16])
+            await stores.claim(worker, uids[0])
+            found = await stores.release()
+            assert (found.count, found.more) == (0, False)
+            await stores.claim(worker, uids[1])
+            assert sorted(await stores.released()) == sorted(uids[16:18])
+
+    run(scenario())
+
+
+def test_a_full_round_holds_nothing_for_the_few_that_have_no_slot_yet(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, limits=GateLimits(owner_running=1), batch=4) as stores:
+            owners = ["a", "b", "a", "c", "d"]
+            schedules = [once(NOW, NOW + SECOND * n) for n in range(5)]
+            await stores.create(
+                *(new_job(NOW, schedule=each, owner=owner) for each, owner in zip(schedules, owners, strict=True))
+            )
+            uids = [each.plan_uid for each in schedules]
+            stores.clock.advance(100)
+            first = await stores.release()
+            assert {uid for uid, _ in first.by_queue[Queue.HIGH]} == {uids[0], uids[1], uids[3]}
+            assert (first.held, first.more) == (0, True)
+            assert (await stores.row(uids[2]))["held_by"] is None
+            # The rest is no full round any more: what waits for its owner says so.
+            second = await stores.release()
+            assert [uid for uid, _ in second.by_queue[Queue.HIGH]] == [uids[4]]
+            assert (await stores.row(uids[2]))["held_by"] == "OWNER:a"
 
     run(scenario())
 
