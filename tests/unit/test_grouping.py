@@ -161,3 +161,128 @@ def test_more_than_may_wait_are_told_to_come_back(monkeypatch: pytest.MonkeyPatc
         assert await grouper.submit(99) == 198
 
     run(scenario())
+
+
+async def answered_together(gate: Gate, grouper: Grouper[int, int], count: int) -> None:
+    """Has so many callers answered in one group, none of whom is back yet."""
+    first = await submit(grouper, 0)
+    gate.open.clear()
+    tasks = await submit(grouper, *range(1, count))
+    gate.open.set()
+    await asyncio.gather(*first, *tasks)
+    gate.groups.clear()
+
+
+def test_a_group_is_held_until_half_of_those_answered_together_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOLD", "EXPECTED"):
+        monkeypatch.setattr(grouping, name, 3600.0)
+
+    async def scenario() -> None:
+        gate = Gate()
+        grouper = Grouper(gate.work)
+        await answered_together(gate, grouper, 10)
+        tasks = await submit(grouper, *range(4))
+        assert gate.groups == []
+        tasks += await submit(grouper, 4)
+        assert gate.groups == [[0, 1, 2, 3, 4]]
+        assert await asyncio.gather(*tasks) == [0, 2, 4, 6, 8]
+
+    run(scenario())
+
+
+def test_a_group_is_sent_when_those_who_are_expected_do_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "EXPECTED", 3600.0)
+
+    async def scenario() -> None:
+        gate = Gate()
+        grouper = Grouper(gate.work)
+        await answered_together(gate, grouper, 10)
+        assert await grouper.submit(1) == 2
+        assert gate.groups == [[1]]
+
+    run(scenario())
+
+
+def test_the_last_caller_is_soon_not_held_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "EXPECTED", 3600.0)
+
+    async def scenario() -> None:
+        gate = Gate()
+        grouper = Grouper(gate.work)
+        await answered_together(gate, grouper, 10)
+        for n in range(grouping.IN_VAIN):
+            await grouper.submit(n)
+        monkeypatch.setattr(grouping, "HOLD", 3600.0)
+        assert await grouper.submit(1) == 2
+
+    run(scenario())
+
+
+def test_nobody_is_expected_back_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "HOLD", 3600.0)
+    monkeypatch.setattr(grouping, "EXPECTED", -1.0)
+
+    async def scenario() -> None:
+        gate = Gate()
+        grouper = Grouper(gate.work)
+        await answered_together(gate, grouper, 10)
+        assert await grouper.submit(1) == 2
+
+    run(scenario())
+
+
+def test_a_heavy_call_is_not_held_and_takes_those_who_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOLD", "EXPECTED"):
+        monkeypatch.setattr(grouping, name, 3600.0)
+
+    async def scenario() -> None:
+        gate = Gate()
+        grouper = Grouper(gate.work, weight=lambda item: item)
+        await answered_together(gate, grouper, 10)
+        tasks = await submit(grouper, 1, ENOUGH)
+        assert await asyncio.gather(*tasks) == [2, 2 * ENOUGH]
+        assert gate.groups == [[1, ENOUGH]]
+
+    run(scenario())
+
+
+def test_callers_who_go_while_they_are_held_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOLD", "EXPECTED"):
+        monkeypatch.setattr(grouping, name, 3600.0)
+
+    async def scenario() -> None:
+        gate = Gate()
+        grouper = Grouper(gate.work)
+        await answered_together(gate, grouper, 10)
+        (gone,) = await submit(grouper, 1)
+        gone.cancel()
+        await settle()
+        tasks = await submit(grouper, 2, 3, 4, 5)
+        assert await asyncio.gather(*tasks) == [4, 6, 8, 10]
+        assert gate.groups == [[2, 3, 4, 5]]
+        await asyncio.gather(gone, return_exceptions=True)
+
+    run(scenario())
+
+
+def test_few_wait_for_the_lane_that_is_under_way_when_the_other_ends() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        release = asyncio.Event()
+
+        async def first_is_slow(items: Sequence[int]) -> Sequence[int]:
+            results = await gate.work(items)
+            if items[0] == 0:
+                await release.wait()
+            return results
+
+        grouper = Grouper(first_is_slow)
+        tasks = await submit(grouper, *range(ENOUGH + 3))
+        gate.open.set()
+        await asyncio.gather(*tasks[1 : ENOUGH + 1])
+        assert len(gate.groups) == 2
+        release.set()
+        await asyncio.gather(*tasks)
+        assert gate.groups[2] == [ENOUGH + 1, ENOUGH + 2]
+
+    run(scenario())
