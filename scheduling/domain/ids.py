@@ -26,10 +26,16 @@ _RANDOM = (0xFFF << 64) | ((1 << 62) - 1)
 
 def uuid7(now: datetime) -> UUID:
     """A new UUID of version 7 for the moment `now`."""
+    return uuid7s(now, 1)[0]
+
+
+def uuid7s(now: datetime, count: int) -> list[UUID]:
+    """New UUIDs of version 7 for one moment, for the price of one look at the system's source of randomness."""
     millis = int(now.timestamp() * 1000) & 0xFFFF_FFFF_FFFF
+    frame = (millis << 80) | _VERSION_AND_VARIANT
     # 74 of these bits stay random; the version and the variant take the places of six.
-    random = int.from_bytes(os.urandom(10), "big") & _RANDOM
-    return UUID(int=(millis << 80) | _VERSION_AND_VARIANT | random)
+    random, number = os.urandom(10 * count), int.from_bytes
+    return [UUID(int=frame | number(random[at : at + 10], "big") & _RANDOM) for at in range(0, 10 * count, 10)]
 
 
 def uuid4s(count: int) -> list[UUID]:
