@@ -88,14 +88,22 @@ _BY_INDEX = """
 SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_material = off; SET LOCAL synchronous_commit = off
 """
+# Jobs are locked before their executions, as by everyone else.
 _FAILED = f"""
-WITH old AS (
-    SELECT uid FROM executions
+WITH old AS MATERIALIZED (
+    SELECT uid, job_uid FROM executions
     WHERE state = 'FAILED' AND finish_time < {NOW} - %(keep)s::interval AND target = ANY(%(targets)s::text[])
       AND {TERM_HOLDS}
-    ORDER BY finish_time LIMIT {PIECE_ROWS} FOR UPDATE SKIP LOCKED
+    ORDER BY finish_time LIMIT {PIECE_ROWS}
 ),
-dropped AS (DELETE FROM executions e USING old WHERE e.uid = old.uid RETURNING e.job_uid)
+owned AS MATERIALIZED (
+    SELECT uid FROM jobs WHERE uid IN (SELECT job_uid FROM old) ORDER BY uid FOR UPDATE SKIP LOCKED
+),
+mine AS MATERIALIZED (
+    SELECT e.uid FROM executions e JOIN owned ON owned.uid = e.job_uid
+    WHERE e.uid IN (SELECT uid FROM old) AND e.state = 'FAILED' ORDER BY e.uid FOR UPDATE OF e SKIP LOCKED
+),
+dropped AS (DELETE FROM executions e USING mine WHERE e.uid = mine.uid RETURNING e.job_uid)
 SELECT job_uid FROM dropped
 """
 
@@ -175,7 +183,7 @@ class PruningStore:
     async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned:
         """Deletes FAILED executions of `targets` that failed longer than `keep` ago, and the jobs that end with them.
 
-        By executions_failed, oldest first; skips what others have locked.
+        By executions_failed, oldest first; skips the jobs and executions that others have locked.
         """
         async with self._database.maintain() as connection:
             found = await self._rows(connection, _FAILED, term, keep=keep, targets=list(targets))

@@ -563,3 +563,25 @@ def test_a_schedule_that_changes_while_its_job_is_pruned_is_not_left_behind(data
             assert [await stores.count(table) for table in ("jobs", "schedules")] == [0, 0]
 
     run(scenario())
+
+
+def test_failures_are_pruned_beside_a_redrive_without_waiting_for_it(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores, AsyncExitStack() as stack:
+            await stores.lead()
+            uids = [await stores.one_off(target=CLEANUP) for _ in range(3)]
+            for uid in uids:
+                await finish(stores, uid, State.FAILED)
+            stores.clock.advance(MONTH * 2)
+            other = await stack.enter_async_context(await psycopg.AsyncConnection.connect(stores.url))
+            # A redrive that has locked the job and not yet the execution.
+            await other.execute(
+                "SELECT FROM jobs WHERE uid = (SELECT job_uid FROM executions WHERE uid = %s) FOR SHARE", [uids[0]]
+            )
+            pruning = PruningStore(stores.database)
+            assert await pruning.prune_failed(stores.term, MONTH, [CLEANUP]) == Pruned(2, 2, 2)
+            await other.execute("SELECT FROM executions WHERE uid = %s FOR UPDATE", [uids[0]])
+            await other.commit()
+            assert await pruning.prune_failed(stores.term, MONTH, [CLEANUP]) == Pruned(1, 1, 1)
+
+    run(scenario())
