@@ -11,8 +11,9 @@ of arrays would have to be rectangular. Times may be the text `infinity`, which 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import chain, repeat
 from struct import Struct
 from typing import Any
@@ -138,6 +139,18 @@ def encode(kind: str, values: list[Any]) -> list[bytes]:
 def array(kind: str, values: list[Any]) -> Encoded:
     """The values as a one-dimensional array, a parameter for `unnest`."""
     return Encoded(_array_of(kind, encode(kind, values)))
+
+
+@lru_cache(maxsize=1024)
+def _same_array(kind: str, value: Hashable, count: int) -> Encoded:
+    return array(kind, [value] * count)
+
+
+def steady_array(kind: str, values: list[Any]) -> Encoded:
+    """`array` for a column that mostly holds one value, and the same one each time: such arrays are kept."""
+    if not values or values.count(values[0]) < len(values):
+        return array(kind, values)
+    return _same_array(kind, values[0], len(values))
 
 
 def copy_rows(columns: Sequence[Sequence[bytes]]) -> bytes:

@@ -80,6 +80,14 @@ _SCHEDULE = {
     "stale": "bool",
     "timing_time": "timestamptz",
 }
+#: The columns that are seldom the same from one creation to the next.
+_VARIED = frozenset(
+    {
+        *("uid", "job_uid", "schedule_uid", "job_id", "schedule_id", "display_name", "owner", "labels"),
+        *("request", "spec", "start_time", "end_time", "exclusions", "timing_time"),
+        *("nominal_time", "due_time", "ready_time", "expire_time"),
+    }
+)
 #: What the insertion adds to each table's columns.
 _TIMES = ("create_time", "update_time")
 
@@ -224,7 +232,9 @@ def _records(jobs: Sequence[NewJob]) -> tuple[dict[str, list[Any]], ...]:
 def _arrays(records: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
     """The parameters of _CREATE_ALL for these rows."""
     return {
-        f"{prefix}_{name}": binary.array("text" if kind == "words" else kind, values[name])
+        f"{prefix}_{name}": (binary.array if name in _VARIED else binary.steady_array)(
+            "text" if kind == "words" else kind, values[name]
+        )
         for (_, prefix, columns, _, _), values in zip(_TABLES, records, strict=True)
         for name, kind in columns.items()
     }
@@ -328,12 +338,12 @@ class Creator:
             "now": self._database.now(),
             "limit": self._limit,
             "first": min((time for time in ready if time is not None), default=None),
-            "q_owner": list(quota),
-            "q_jobs": list(quota.values()),
-            "r_principal": [c.principal for c in named],
-            "r_request_id": [c.request_id for c in named],
-            "r_digest": [c.digest for c in named],
-            "r_answer": [" ".join(str(new.uid) for new in c.jobs) for c in named],
+            "q_owner": binary.array("text", list(quota)),
+            "q_jobs": binary.array("int4", list(quota.values())),
+            "r_principal": binary.array("text", [c.principal for c in named]),
+            "r_request_id": binary.array("text", [c.request_id for c in named]),
+            "r_digest": binary.array("bytea", [c.digest for c in named]),
+            "r_answer": binary.array("text", [" ".join(str(new.uid) for new in c.jobs) for c in named]),
         }
         records = _records(jobs)
         async with self._database.hot() as connection:
