@@ -25,7 +25,7 @@ WALK_PAUSE = 24 * 3600.0
 #: Pieces of a partition that are pruned at once, each on a connection of its own.
 LANES = 2
 #: Rest after a piece, in lengths of the piece: of pruning by the day, and of the slow walk.
-REST, WALK_REST = 0.25, 4.0
+REST, WALK_REST = 0.5, 4.0
 
 R = TypeVar("R")
 
