@@ -65,6 +65,8 @@ def running(settings: Mapping[str, str] | None = None, *, worker: bool = True) -
     """
     with tempfile.TemporaryDirectory(prefix="whispr-bench-") as folder:
         free = {
+            # As it is installed: pip compiles what it installs, and a checkout is compiled by its first start.
+            "PYTHONDONTWRITEBYTECODE": "",
             "SCHEDULING_GRPC_LISTEN": "127.0.0.1:0",
             "SCHEDULING_METRICS_LISTEN": "127.0.0.1:0",
             "SCHEDULING_LIMIT_OWNER_DAILY_JOBS": "1000000",

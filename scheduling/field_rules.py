@@ -53,27 +53,29 @@ def _look_over(descriptor: Descriptor) -> Look | None:
     """How to look at the fields that are set, and whether all are that must be; None for rules of the whole message."""
     if descriptor.GetOptions().HasExtension(_OF_MESSAGE):
         return None
-    looks: dict[int, Look] = {}
-    needed: set[int] = set()
+    # By the descriptors, of which there is one object for each field as long as it is kept here.
+    looks: dict[FieldDescriptor, tuple[Look | None, bool]] = {}
     for field in descriptor.fields:
         look, is_needed = _field(field)
-        if look is not None:
-            looks[field.number] = look
-        if is_needed:
-            needed.add(field.number)
+        if look is not None or is_needed:
+            looks[field] = look, is_needed
+    needed = sum(is_needed for _, is_needed in looks.values())
     oneofs = [o.name for o in descriptor.oneofs if o.GetOptions().Extensions[_OF_ONEOF].required]
     find = looks.get
 
     def look_over(message: Message) -> bool:
-        found = 0
+        missing = needed
         for field, value in message.ListFields():
-            number = field.number
-            look = find(number)
-            if look is not None and not look(value):
-                return False
-            if number in needed:
-                found += 1
-        return found == len(needed) and all(message.WhichOneof(name) is not None for name in oneofs)
+            rule = find(field)
+            if rule is not None:
+                look, is_needed = rule
+                if look is not None and not look(value):
+                    return False
+                if is_needed:
+                    missing -= 1
+        if missing:
+            return False
+        return not oneofs or all(message.WhichOneof(name) is not None for name in oneofs)
 
     return look_over
 
@@ -104,8 +106,16 @@ def _items(field: FieldDescriptor) -> Look | None:
     inner = field.message_type
     if inner is None or not _has_rules(inner, frozenset()):
         return None
-    # Looked up when it is needed: types may hold each other.
-    return lambda value: (look := _look_over(inner)) is not None and look(value)
+    # Made when it is needed: types may hold each other.
+    made: list[Look | None] = []
+
+    def look_inside(value: Any) -> bool:
+        if not made:
+            made.append(_look_over(inner))
+        look = made[0]
+        return look is not None and look(value)
+
+    return look_inside
 
 
 def _is_map(field: FieldDescriptor) -> bool:

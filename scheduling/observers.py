@@ -5,6 +5,7 @@ telemetry.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from scheduling.domain.execution import Claim, LostExecution, Outcome
@@ -57,19 +58,18 @@ class EngineObserver:
     def recorded(self, outcomes: Sequence[tuple[Claim | None, Outcome]]) -> None:
         """Outcomes are durable."""
         self._metrics.record_batch.observe(len(outcomes))
+        ended: Counter[tuple[str, State]] = Counter()
+        is_logged = {state: _log.isEnabledFor(level) for state, level in ((state, _level(state)) for state in State)}
         for claim, outcome in outcomes:
             if claim is None:
                 continue
             if outcome.state is not State.PENDING:
-                self._metrics.executions_for(claim.target, outcome.state.value).inc()
-            level = logging.DEBUG if outcome.state is State.SUCCEEDED else logging.INFO
-            if outcome.state is State.FAILED:
-                level = logging.WARNING
-            if _log.isEnabledFor(level):
+                ended[claim.target, outcome.state] += 1
+            if is_logged[outcome.state]:
                 attempt = outcome.attempt
                 log_event(
                     _log,
-                    level,
+                    _level(outcome.state),
                     "execution_recorded",
                     execution=f"jobs/{claim.job_id}/executions/{execution_id(claim.uid)}",
                     target=claim.target,
@@ -78,6 +78,15 @@ class EngineObserver:
                     attempt=claim.attempt,
                     code=None if attempt is None else Code(attempt.code).name,
                 )
+        for (target, state), count in ended.items():
+            self._metrics.executions_for(target, state.value).inc(count)
+
+
+def _level(state: State) -> int:
+    """How loud an outcome is told."""
+    if state is State.FAILED:
+        return logging.WARNING
+    return logging.DEBUG if state is State.SUCCEEDED else logging.INFO
 
 
 class SchedulerObserver:

@@ -5,7 +5,6 @@ to count.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 
 import grpc.aio
@@ -17,6 +16,7 @@ from scheduling.delivery.targets import TargetTable
 from scheduling.delivery.unary import Invoke, unary
 from scheduling.domain.limits import KEPT_MESSAGE_CHARACTERS, KEPT_RESPONSE_BYTES
 from scheduling.domain.retry import Code
+from scheduling.domain.value import value
 
 _OPTIONS = (
     ("grpc.enable_retries", 0),
@@ -32,7 +32,7 @@ _PUSHBACK = "grpc-retry-pushback-ms"
 _DETAILS = "grpc-status-details-bin"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """What came of a call: a status code, its text, what a small response held, how long the target wants to be left
     alone, and why it was never sent, if the sidecar says so.
@@ -117,17 +117,17 @@ def _headers(error: grpc.aio.AioRpcError) -> dict[str, str]:
 
 def _pushback(error: grpc.aio.AioRpcError) -> timedelta | None:
     """How long the target asks to be left alone: `grpc-retry-pushback-ms` (gRFC A6) or google.rpc.RetryInfo."""
-    for key, value in error.trailing_metadata() or ():
+    for key, told in error.trailing_metadata() or ():
         if key == _PUSHBACK:
-            text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+            text = told.decode("ascii", "replace") if isinstance(told, bytes) else str(told)
             # gRFC A6: a value that is not a number of milliseconds asks not to retry, and so does a negative one.
             return (
                 timedelta(milliseconds=int(text)) if text.isdigit() and len(text) < 12 else timedelta(milliseconds=-1)
             )
-        if key == _DETAILS and isinstance(value, bytes):
+        if key == _DETAILS and isinstance(told, bytes):
             status, info = status_pb2.Status(), error_details_pb2.RetryInfo()
             try:
-                status.ParseFromString(value)
+                status.ParseFromString(told)
                 for detail in status.details:
                     if detail.Unpack(info):
                         delay: timedelta = info.retry_delay.ToTimedelta()

@@ -36,7 +36,7 @@ from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
 from scheduling.domain.target import Queue
 from scheduling.telemetry.logs import log_event
-from scheduling.telemetry.traces import new_trace
+from scheduling.telemetry.traces import new_header
 
 _log = logging.getLogger(__name__)
 
@@ -562,5 +562,5 @@ def _metadata(claim: Claim) -> tuple[tuple[str, str], ...]:
         ("x-scheduling-attempt", str(claim.attempt)),
         ("x-scheduling-job", f"jobs/{claim.job_id}"),
         ("x-scheduling-nominal-time", claim.nominal_time.isoformat()),
-        ("traceparent", new_trace().header()),
+        ("traceparent", new_header()),
     )

@@ -6,6 +6,7 @@ piece took, or longer where nobody waits for the result.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -21,8 +22,10 @@ _log = logging.getLogger(__name__)
 ROUND_PAUSE, STANDBY_PAUSE = 3600.0, 5.0
 #: Seconds between two walks through all request ids.
 WALK_PAUSE = 24 * 3600.0
+#: Pieces of a partition that are pruned at once, each on a connection of its own.
+LANES = 2
 #: Rest after a piece, in lengths of the piece: of pruning by the day, and of the slow walk.
-REST, WALK_REST = 0.25, 4.0
+REST, WALK_REST = 0.5, 4.0
 
 R = TypeVar("R")
 
@@ -44,7 +47,9 @@ class Store(Protocol):
 
     async def tend_history(self, before_drop: Callable[[str], Awaitable[bool]]) -> int: ...
 
-    async def prune_jobs_of(self, term: int, partition: str, page: int) -> tuple[Pruned, int | None]: ...
+    async def count_pieces(self, partition: str) -> int: ...
+
+    async def prune_jobs_of(self, term: int, partition: str, piece: int) -> Pruned: ...
 
     async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned: ...
 
@@ -93,16 +98,21 @@ class Housekeeper:
 
     async def _prune_jobs(self, term: int, partition: str) -> bool:
         """Deletes the jobs and schedules that end with a partition; whether all have gone that may."""
-        jobs, page = 0, 0
-        while self._leader.term == term:
-            pruned, following = await self._rested(partial(self._store.prune_jobs_of, term, partition, page), REST)
-            jobs += pruned.jobs
-            if following is None:
-                if jobs:
-                    log_event(_log, logging.INFO, "jobs_pruned", partition=partition, jobs=jobs)
-                return True
-            page = following
-        return False
+        jobs = 0
+        pieces = iter(range(await self._store.count_pieces(partition)))
+
+        async def work() -> None:
+            nonlocal jobs
+            while self._leader.term == term and (piece := next(pieces, None)) is not None:
+                jobs += (await self._rested(partial(self._store.prune_jobs_of, term, partition, piece), REST)).jobs
+
+        # Each to its end: a piece that failed is told of when nothing is under way any more.
+        for ended in await asyncio.gather(*(work() for _ in range(LANES)), return_exceptions=True):
+            if ended is not None:
+                raise ended
+        if jobs:
+            log_event(_log, logging.INFO, "jobs_pruned", partition=partition, jobs=jobs)
+        return self._leader.term == term
 
     async def _prune_failed(self, term: int) -> None:
         gone = 0

@@ -10,6 +10,7 @@ from uuid import UUID
 from scheduling.domain.ids import execution_id
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue, RetryPolicy
+from scheduling.domain.value import value
 
 
 class Origin(StrEnum):
@@ -49,7 +50,7 @@ class Reason(StrEnum):
     NOT_CONNECTED = "NOT_CONNECTED"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """One call to the target. `code` is the gRPC status code's number, `reason` says how it ended when not by an
     answer.
@@ -109,7 +110,7 @@ class Execution:
         return None if self.start_time is None else self.start_time - self.due_time
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """An execution that this worker holds: everything needed to make one attempt.
 
@@ -136,7 +137,7 @@ class Claim:
     cancel_requested: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What became of a claimed execution; recorded by its token.
 

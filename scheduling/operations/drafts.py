@@ -36,6 +36,10 @@ class RetryDraft:
     after_lost_worker: AfterLostWorker | None = None
 
 
+#: The policy of those who say nothing of it: the target's own.
+NOTHING_SAID = RetryDraft()
+
+
 @value
 class JobDraft:
     """A job as a caller describes it."""
@@ -44,7 +48,7 @@ class JobDraft:
     request: Payload | None = None
     display_name: str = ""
     queue: Queue | None = None
-    retry: RetryDraft = RetryDraft()
+    retry: RetryDraft = NOTHING_SAID
     timeout: timedelta | None = None
     overlap_policy: OverlapPolicy | None = None
     owner: str = ""

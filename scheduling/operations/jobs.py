@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from uuid import UUID
 
 from scheduling.domain.calendar import SharedCalendar
 from scheduling.domain.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Violation, WrongState
 from scheduling.domain.etag import etag as etag_of
 from scheduling.domain.execution import Execution, Origin
 from scheduling.domain.filters import LABELS, STRING, TIMESTAMP, enum_of
-from scheduling.domain.ids import JOB_PREFIX, is_valid_id, uuid7
+from scheduling.domain.ids import JOB_PREFIX, is_valid_id, uuid7, uuid7s
 from scheduling.domain.job import Creation, Job, JobState, NewJob, OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.policy import EVERYTHING, is_raised
@@ -24,6 +25,8 @@ from scheduling.operations.ports import JobChange, NewRun, Page, Ports
 RESOURCE = "Job"
 #: Members of a batch that are checked in one go, a few milliseconds.
 SLICE = 100
+#: New ids that a job needs: for itself, its schedule and the first plan.
+IDS = 3
 
 JOB_FIELDS = {
     "job_id": STRING,
@@ -56,7 +59,8 @@ async def create_job(
     """
     checks.check_granted(ports, principal, draft.job)
     calendars = await checks.calendars_named(ports, [draft.schedule])
-    new, violations = _new_job(ports, principal, draft, calendars, ports.clock.now(), "")
+    now = ports.clock.now()
+    new, violations = _new_job(ports, principal, draft, calendars, now, uuid7s(now, IDS), "")
     if violations:
         return (await _answered_before(ports, principal, repeat, InvalidRequest(violations)))[0]
     assert new is not None
@@ -89,11 +93,13 @@ async def batch_create_jobs(
     seen: dict[str, int] = {}
     calendars = await checks.calendars_named(ports, [draft.schedule for draft in drafts])
     now = ports.clock.now()
+    ids = uuid7s(now, IDS * len(drafts))
     for position, draft in enumerate(drafts):
         if position % SLICE == SLICE - 1:
             # Others are served meanwhile.
             await ports.clock.sleep(0)
-        new, wrong = _new_job(ports, principal, draft, calendars, now, f"requests[{position}].")
+        own = ids[IDS * position : IDS * (position + 1)]
+        new, wrong = _new_job(ports, principal, draft, calendars, now, own, f"requests[{position}].")
         violations += wrong
         if draft.job_id:
             first = seen.setdefault(draft.job_id, position)
@@ -115,8 +121,11 @@ def _new_job(
     draft: CreateDraft,
     calendars: Mapping[str, SharedCalendar],
     now: datetime,
+    ids: Sequence[UUID],
     path: str,
 ) -> tuple[NewJob | None, list[Violation]]:
+    """The job as it is to be stored, or what is wrong with it. `ids` are for the job, its schedule and its plan."""
+    uid, schedule_uid, plan_uid = ids
     spec, violations = checks.check_job(ports, principal, draft.job, f"{path}job")
     if draft.job_id and not is_valid_id(draft.job_id):
         violations.append(
@@ -127,12 +136,11 @@ def _new_job(
         target = ports.targets.get(draft.job.target)
         if target is not None:
             schedule, wrong = checks.check_schedule(
-                ports, target, draft.schedule, calendars, "", now, f"{path}schedule"
+                ports, target, draft.schedule, calendars, "", now, f"{path}schedule", (schedule_uid, plan_uid)
             )
             violations += wrong
     if violations or spec is None:
         return None, violations
-    uid = uuid7(now)
     return NewJob(uid, draft.job_id or f"{JOB_PREFIX}{uid}", principal, spec, schedule), []
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from scheduling.domain.errors import Conflict, InvalidRequest, NotFound, Violation, WrongState
 from scheduling.domain.etag import etag as etag_of
 from scheduling.domain.filters import STRING, TIMESTAMP, enum_of
-from scheduling.domain.ids import is_valid_id
+from scheduling.domain.ids import is_valid_id, uuid7s
 from scheduling.domain.job import Job, JobState
 from scheduling.domain.schedule import Schedule, ScheduleState
 from scheduling.domain.timing import CatchupPolicy, DstPolicy, OnDeployment
@@ -58,7 +58,8 @@ async def schedule_job(
         return first
     now = ports.clock.now()
     calendars = await checks.calendars_named(ports, [draft])
-    new, violations = checks.check_schedule(ports, target, draft, calendars, schedule_id, now, "schedule")
+    ids = uuid7s(now, 2)
+    new, violations = checks.check_schedule(ports, target, draft, calendars, schedule_id, now, "schedule", ids)
     if schedule_id and not is_valid_id(schedule_id):
         violations.append(
             Violation("schedule_id", "expected a to z first, then a to z, 0 to 9 and -, at most 63", "INVALID_ID")

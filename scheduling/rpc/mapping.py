@@ -8,8 +8,11 @@ Nothing is looked up and nothing can fail. Payloads leave as `google.protobuf.An
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
+from operator import is_not
+from typing import Any
 
 from google.rpc.status_pb2 import Status as RpcStatus
 from whispr.scheduling.v1 import (
@@ -42,19 +45,40 @@ ORIGINS = EnumMap(Origin, execution_pb2.Execution.Origin)
 def job(value: Job, *, with_payload: bool = True) -> job_pb2.Job:
     """The job, with its request unless `with_payload` is False."""
     message = job_pb2.Job()
-    message.CopyFrom(
-        _common_part(
-            value.target,
-            value.queue,
-            value.retry_policy,
-            value.timeout,
-            value.overlap_policy,
-            value.principal,
-            value.state,
-            value.create_time,
-            value.update_time,
-        )
+    _write_job(message, value, _common_part(*_common(value)), with_payload=with_payload)
+    return message
+
+
+def jobs_made(values: Iterable[Job]) -> scheduling_service_pb2.BatchCreateJobsResponse:
+    """The answer to a batch: its jobs without their requests."""
+    answer = scheduling_service_pb2.BatchCreateJobsResponse()
+    add, key, part = answer.jobs.add, None, job_pb2.Job()
+    for value in values:
+        common = _common(value)
+        # Those of one call mostly share these very objects, so that they need not be compared or hashed.
+        if key is None or any(map(is_not, common, key)):
+            key, part = common, _common_part(*common)
+        _write_job(add(), value, part, with_payload=False)
+    return answer
+
+
+def _common(value: Job) -> tuple[Any, ...]:
+    """The arguments of `_common_part` for a job."""
+    return (
+        value.target,
+        value.queue,
+        value.retry_policy,
+        value.timeout,
+        value.overlap_policy,
+        value.principal,
+        value.state,
+        value.create_time,
+        value.update_time,
     )
+
+
+def _write_job(message: job_pb2.Job, value: Job, common: job_pb2.Job, *, with_payload: bool) -> None:
+    message.CopyFrom(common)
     message.name = value.name
     message.uid = str(value.uid)
     message.owner = value.owner
@@ -70,7 +94,6 @@ def job(value: Job, *, with_payload: bool = True) -> job_pb2.Job:
         message.next_fire_time.CopyFrom(timestamp(value.next_fire_time))
     if with_payload:
         message.request.CopyFrom(packed(value.request_type, value.request))
-    return message
 
 
 @lru_cache(maxsize=256)

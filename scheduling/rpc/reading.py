@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from whispr.scheduling.v1 import job_pb2, operations_service_pb2, scheduling_service_pb2, target_pb2
 
 from scheduling.domain.job import OverlapPolicy
-from scheduling.operations.drafts import CreateDraft, JobDraft, ListQuery, Payload, Repeat, RetryDraft
+from scheduling.operations.drafts import NOTHING_SAID, CreateDraft, JobDraft, ListQuery, Payload, Repeat, RetryDraft
 from scheduling.rpc import names
 from scheduling.rpc.mapping import AFTER_LOST_WORKER, OVERLAP_POLICIES, QUEUES
 from scheduling.rpc.masks import fields_set, read_mask
@@ -47,7 +47,6 @@ UPDATE_PATHS = (
     "labels",
 )
 _IMMUTABLE = frozenset({"target", "owner"})
-_TARGETS_POLICY = RetryDraft()
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 _Listing = (
@@ -143,7 +142,7 @@ def _job_draft(job: job_pb2.Job, path: str, findings: Findings) -> JobDraft:
         request=read_payload(job.request, f"{path}request", findings) if job.HasField("request") else None,
         display_name=job.display_name,
         queue=QUEUES.read(job.queue, f"{path}queue", findings) if job.queue else None,
-        retry=_retry_draft(job.retry_policy, f"{path}retry_policy.", findings) if has_policy else _TARGETS_POLICY,
+        retry=_retry_draft(job.retry_policy, f"{path}retry_policy.", findings) if has_policy else NOTHING_SAID,
         timeout=read_duration(job.timeout, f"{path}timeout", findings) if job.HasField("timeout") else None,
         overlap_policy=OVERLAP_POLICIES.read(job.overlap_policy, f"{path}overlap_policy", findings),
         owner=job.owner,

@@ -102,7 +102,7 @@ class SchedulingServicer(stubs.SchedulingServiceServicer):
         drafts, repeat = reading.create_drafts(request), reading.repeat(request, request.request_id)
         principal = current_call().principal
         made = await jobs.batch_create_jobs(self._ports, principal, drafts, repeat, validate_only=request.validate_only)
-        return BatchCreateJobsResponse(jobs=[mapping.job(job, with_payload=False) for job in made])
+        return mapping.jobs_made(made)
 
     async def UpdateJob(self, request: UpdateJobRequest, context: Context) -> Job:
         job_id, draft, mask = reading.update(request)

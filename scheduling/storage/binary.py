@@ -11,8 +11,9 @@ of arrays would have to be rectangular. Times may be the text `infinity`, which 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import chain, repeat
 from struct import Struct
 from typing import Any
@@ -87,6 +88,23 @@ _KINDS: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
 }
 
 
+def _texts(values: Sequence[str | None]) -> list[bytes]:
+    return [_NULL if value is None else _int(len(raw := value.encode())) + raw for value in values]
+
+
+def _byteas(values: Sequence[bytes | None]) -> list[bytes]:
+    return [_NULL if value is None else _int(len(value)) + value for value in values]
+
+
+def _uuids(values: Sequence[UUID | None]) -> list[bytes]:
+    # `bytes` of a UUID is a property of Python's, twice as dear.
+    return [_NULL if value is None else b"\0\0\0\x10" + value.int.to_bytes(16, "big") for value in values]
+
+
+#: The kinds that differ from row to row, encoded without a call for each value.
+_AT_ONCE: Mapping[str, Callable[[list[Any]], list[bytes]]] = {"bytea": _byteas, "text": _texts, "uuid": _uuids}
+
+
 class Encoded(bytes):
     """A parameter in binary format. The statement says of which type it is, with a cast."""
 
@@ -112,12 +130,27 @@ def encode(kind: str, values: list[Any]) -> list[bytes]:
     first = values[0]
     if first == values[-1] and values.count(first) == len(values):
         return [_NULL if first is None else encode_one(first)] * len(values)
+    at_once = _AT_ONCE.get(kind)
+    if at_once is not None:
+        return at_once(values)
     return [_NULL if value is None else encode_one(value) for value in values]
 
 
 def array(kind: str, values: list[Any]) -> Encoded:
     """The values as a one-dimensional array, a parameter for `unnest`."""
     return Encoded(_array_of(kind, encode(kind, values)))
+
+
+@lru_cache(maxsize=1024)
+def _same_array(kind: str, value: Hashable, count: int) -> Encoded:
+    return array(kind, [value] * count)
+
+
+def steady_array(kind: str, values: list[Any]) -> Encoded:
+    """`array` for a column that mostly holds one value, and the same one each time: such arrays are kept."""
+    if not values or values.count(values[0]) < len(values):
+        return array(kind, values)
+    return _same_array(kind, values[0], len(values))
 
 
 def copy_rows(columns: Sequence[Sequence[bytes]]) -> bytes:

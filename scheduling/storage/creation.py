@@ -25,7 +25,7 @@ from scheduling.storage import binary
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.jobs import JobStore, other_body
 from scheduling.storage.notify import CHANNEL, NEAR
-from scheduling.storage.plans import PLAN_COLUMNS, first_plan, owner_of_new
+from scheduling.storage.plans import PLAN_COLUMNS, first_plans
 from scheduling.storage.timings import calendar_ids, exclusions_to_json, when_to_json
 
 #: From so many jobs on, copying them is cheaper than one statement: its round trips weigh less than its rows.
@@ -80,6 +80,14 @@ _SCHEDULE = {
     "stale": "bool",
     "timing_time": "timestamptz",
 }
+#: The columns that are seldom the same from one creation to the next.
+_VARIED = frozenset(
+    {
+        *("uid", "job_uid", "schedule_uid", "job_id", "schedule_id", "display_name", "owner", "labels"),
+        *("request", "spec", "start_time", "end_time", "exclusions", "timing_time"),
+        *("nominal_time", "due_time", "ready_time", "expire_time"),
+    }
+)
 #: What the insertion adds to each table's columns.
 _TIMES = ("create_time", "update_time")
 
@@ -148,93 +156,96 @@ JOIN request_ids t USING (principal, request_id)
 _TAKEN_JOBS = "SELECT job_id FROM jobs WHERE job_id = ANY(%(job_id)s::text[])"
 
 
-def schedule_columns(job_uid: UUID, schedule: NewSchedule) -> dict[str, Any]:
-    """A new schedule as a row. A one-off has nothing left to evaluate once its plan is stored."""
-    kind, spec = when_to_json(schedule.timing.when)
-    timing = schedule.timing
+def schedule_columns(scheduled: Sequence[tuple[UUID, NewSchedule]]) -> dict[str, list[Any]]:
+    """New schedules, each after its job's uid, as the columns of their rows. A one-off has nothing left to evaluate
+    once its plan is stored.
+    """
+    new = [schedule for _, schedule in scheduled]
+    timings = [schedule.timing for schedule in new]
+    kinds_and_specs = [when_to_json(timing.when) for timing in timings]
+    named = [" ".join(calendar_ids(t.exclusions)) if t.exclusions else "" for t in timings]
     return {
-        "uid": schedule.uid,
-        "job_uid": job_uid,
-        "schedule_id": schedule.schedule_id,
-        "display_name": schedule.display_name,
-        "kind": kind,
-        "spec": spec,
-        "time_zone": timing.time_zone,
-        "start_time": timing.start,
-        "end_time": timing.end,
-        "max_firings": timing.max_firings,
-        "jitter": timing.jitter,
-        "dst_policy": timing.dst_policy.value,
-        "catchup_policy": timing.catchup_policy.value,
-        "catchup_window": timing.catchup_window,
-        "request": schedule.request,
-        "request_type": schedule.request_type,
-        "evaluated_until": _until(schedule),
-        "zone_version": zone_version(),
-        "exclusions": json.dumps(exclusions_to_json(timing.exclusions)) if timing.exclusions else "[]",
-        "calendar_ids": (named := " ".join(calendar_ids(timing.exclusions)) if timing.exclusions else ""),
-        "stale": named != "",
-        "timing_time": schedule.accept_time,
+        "uid": [schedule.uid for schedule in new],
+        "job_uid": [job_uid for job_uid, _ in scheduled],
+        "schedule_id": [schedule.schedule_id for schedule in new],
+        "display_name": [schedule.display_name for schedule in new],
+        "kind": [kind for kind, _ in kinds_and_specs],
+        "spec": [spec for _, spec in kinds_and_specs],
+        "time_zone": [timing.time_zone for timing in timings],
+        "start_time": [timing.start for timing in timings],
+        "end_time": [timing.end for timing in timings],
+        "max_firings": [timing.max_firings for timing in timings],
+        "jitter": [timing.jitter for timing in timings],
+        "dst_policy": [timing.dst_policy._value_ for timing in timings],
+        "catchup_policy": [timing.catchup_policy._value_ for timing in timings],
+        "catchup_window": [timing.catchup_window for timing in timings],
+        "request": [schedule.request for schedule in new],
+        "request_type": [schedule.request_type for schedule in new],
+        "evaluated_until": [_until(schedule) for schedule in new],
+        "zone_version": [zone_version()] * len(new),
+        "exclusions": [json.dumps(exclusions_to_json(t.exclusions)) if t.exclusions else "[]" for t in timings],
+        "calendar_ids": named,
+        "stale": [ids != "" for ids in named],
+        "timing_time": [schedule.accept_time for schedule in new],
     }
 
 
 def _until(schedule: NewSchedule) -> datetime | str:
-    if schedule.timing.is_recurring and schedule.first_fire is not None:
+    if schedule.first_fire is not None and schedule.timing.is_recurring:
         return schedule.first_fire
     return "infinity"
 
 
-def _job_columns(new: NewJob) -> dict[str, Any]:
-    spec, policy = new.spec, new.spec.retry_policy
+def _job_columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
+    specs = [new.spec for new in jobs]
+    policies = [spec.retry_policy for spec in specs]
     return {
-        "uid": new.uid,
-        "job_id": new.job_id,
-        "display_name": spec.display_name,
-        "target": spec.target,
-        "request": spec.request,
-        "request_type": spec.request_type,
-        "queue": spec.queue.value,
-        "max_attempts": policy.max_attempts,
-        "initial_backoff": policy.initial_backoff,
-        "backoff_multiplier": policy.backoff_multiplier,
-        "max_backoff": policy.max_backoff,
-        "max_age": policy.max_age,
-        "after_lost_worker": policy.after_lost_worker.value,
-        "timeout": spec.timeout,
-        "overlap_policy": None if spec.overlap_policy is None else spec.overlap_policy.value,
-        "owner": spec.owner,
-        "principal": new.principal,
-        "labels": json.dumps(dict(spec.labels)) if spec.labels else "{}",
-        "retention_days": spec.retention_days,
-        "used_time": None,
+        "uid": [new.uid for new in jobs],
+        "job_id": [new.job_id for new in jobs],
+        "display_name": [spec.display_name for spec in specs],
+        "target": [spec.target for spec in specs],
+        "request": [spec.request for spec in specs],
+        "request_type": [spec.request_type for spec in specs],
+        "queue": [spec.queue._value_ for spec in specs],
+        "max_attempts": [policy.max_attempts for policy in policies],
+        "initial_backoff": [policy.initial_backoff for policy in policies],
+        "backoff_multiplier": [policy.backoff_multiplier for policy in policies],
+        "max_backoff": [policy.max_backoff for policy in policies],
+        "max_age": [policy.max_age for policy in policies],
+        "after_lost_worker": [policy.after_lost_worker._value_ for policy in policies],
+        "timeout": [spec.timeout for spec in specs],
+        "overlap_policy": [None if (p := spec.overlap_policy) is None else p._value_ for spec in specs],
+        "owner": [spec.owner for spec in specs],
+        "principal": [new.principal for new in jobs],
+        "labels": [json.dumps(dict(spec.labels)) if spec.labels else "{}" for spec in specs],
+        "retention_days": [spec.retention_days for spec in specs],
+        "used_time": [None] * len(jobs),
     }
 
 
-def _records(jobs: Sequence[NewJob]) -> tuple[list[dict[str, Any]], ...]:
-    """The rows for each of _TABLES."""
-    scheduled = [(new, new.schedule) for new in jobs if new.schedule is not None]
-    return (
-        [_job_columns(new) for new in jobs],
-        [schedule_columns(new.uid, s) for new, s in scheduled],
-        [first_plan(owner_of_new(new), s, s.accept_time) for new, s in scheduled if s.first_ready is not None],
-    )
+def _records(jobs: Sequence[NewJob]) -> tuple[dict[str, list[Any]], ...]:
+    """The columns of the rows for each of _TABLES."""
+    scheduled = [(new.uid, new.schedule) for new in jobs if new.schedule is not None]
+    return _job_columns(jobs), schedule_columns(scheduled), first_plans(jobs)
 
 
-def _arrays(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+def _arrays(records: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
     """The parameters of _CREATE_ALL for these rows."""
     return {
-        f"{prefix}_{name}": binary.array("text" if kind == "words" else kind, [record[name] for record in rows])
-        for (_, prefix, columns, _, _), rows in zip(_TABLES, records, strict=True)
+        f"{prefix}_{name}": (binary.array if name in _VARIED else binary.steady_array)(
+            "text" if kind == "words" else kind, values[name]
+        )
+        for (_, prefix, columns, _, _), values in zip(_TABLES, records, strict=True)
         for name, kind in columns.items()
     }
 
 
 async def _copy_in(
-    connection: psycopg.AsyncConnection[Any], now: datetime, records: Sequence[Sequence[dict[str, Any]]]
+    connection: psycopg.AsyncConnection[Any], now: datetime, records: Sequence[dict[str, list[Any]]]
 ) -> None:
-    for (table, _, columns, _, times), rows in zip(_TABLES, records, strict=True):
-        encoded = [binary.encode(kind, [record[name] for record in rows]) for name, kind in columns.items()]
-        encoded += [binary.encode("timestamptz", [now]) * len(rows)] * len(times)
+    for (table, _, columns, _, times), values in zip(_TABLES, records, strict=True):
+        encoded = [binary.encode(kind, values[name]) for name, kind in columns.items()]
+        encoded += [binary.encode("timestamptz", [now]) * len(values["uid"])] * len(times)
         async with connection.cursor().copy(_copy(table, columns, times)) as copy:
             await copy.write(binary.copy_rows(encoded))
 
@@ -327,12 +338,12 @@ class Creator:
             "now": self._database.now(),
             "limit": self._limit,
             "first": min((time for time in ready if time is not None), default=None),
-            "q_owner": list(quota),
-            "q_jobs": list(quota.values()),
-            "r_principal": [c.principal for c in named],
-            "r_request_id": [c.request_id for c in named],
-            "r_digest": [c.digest for c in named],
-            "r_answer": [" ".join(str(new.uid) for new in c.jobs) for c in named],
+            "q_owner": binary.array("text", list(quota)),
+            "q_jobs": binary.array("int4", list(quota.values())),
+            "r_principal": binary.array("text", [c.principal for c in named]),
+            "r_request_id": binary.array("text", [c.request_id for c in named]),
+            "r_digest": binary.array("bytea", [c.digest for c in named]),
+            "r_answer": binary.array("text", [" ".join(str(new.uid) for new in c.jobs) for c in named]),
         }
         records = _records(jobs)
         async with self._database.hot() as connection:

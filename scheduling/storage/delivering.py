@@ -9,10 +9,14 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import psycopg
+from psycopg.rows import TupleRow
+
 from scheduling.domain.execution import ISOLATED_AFTER, Claim, Outcome
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue
 from scheduling.storage import rows
+from scheduling.storage.binary import Numbered, array
 from scheduling.storage.claims import CLAIM_COLUMNS, claim_from_row
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.history import move_sql
@@ -31,10 +35,10 @@ RETURNING {CLAIM_COLUMNS}
 # when the lease of the worker has ended, whatever the worker itself believes. What has crashed processes is only for
 # the worker that has reserved it. Each row is fetched by its key before anything else is asked of it: by its state and
 # time it would be looked for among all that is queued.
-_CLAIM = f"""
+_CLAIM = Numbered(f"""
 WITH mine AS (
     SELECT e.uid, e.job_uid, i.token
-    FROM unnest(%(uids)b::uuid[], %(tokens)b::uuid[]) AS i (uid, token) CROSS JOIN LATERAL (
+    FROM unnest(%(uids)s::uuid[], %(tokens)s::uuid[]) AS i (uid, token) CROSS JOIN LATERAL (
         SELECT uid, job_uid, state, ready_time, target, crashes, worker_uid
         FROM executions WHERE uid = i.uid LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AS e
@@ -45,24 +49,24 @@ WITH mine AS (
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
 )
 {_CLAIM_UPDATE}
-"""
+""")
 
-_SWEEP = f"""
+_SWEEP = Numbered(f"""
 WITH overdue AS (
     SELECT e.uid, e.job_uid
     FROM executions e
     WHERE e.state = 'QUEUED' AND e.queue = %(queue)s AND e.ready_time <= {NOW} - %(after)s::interval
       AND e.target = ANY(%(targets)s::text[]) AND e.crashes < {ISOLATED_AFTER}
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
-    ORDER BY e.ready_time LIMIT cardinality(%(tokens)b::uuid[]) FOR UPDATE OF e SKIP LOCKED
+    ORDER BY e.ready_time LIMIT cardinality(%(tokens)s::uuid[]) FOR UPDATE OF e SKIP LOCKED
 ),
 mine AS (
     SELECT o.uid, o.job_uid, t.token
     FROM (SELECT uid, job_uid, row_number() OVER () AS n FROM overdue) AS o
-    JOIN unnest(%(tokens)b::uuid[]) WITH ORDINALITY AS t (token, n) ON t.n = o.n
+    JOIN unnest(%(tokens)s::uuid[]) WITH ORDINALITY AS t (token, n) ON t.n = o.n
 )
 {_CLAIM_UPDATE}
-"""
+""")
 
 # The oldest of each queue that has crashed processes, for one worker alone: that of a worker that is gone may be
 # reserved anew.
@@ -103,11 +107,11 @@ _OUTCOME = {
     "crashed": "bool",
 }
 # In binary: turning them into text and back takes longer than all the rest that is done with parameters.
-_INPUT = f"unnest({', '.join(f'%({name})b::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
+_INPUT = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _OUTCOME.items())}) AS i ({', '.join(_OUTCOME)})"
 
 # What a caller has asked to end is never tried again, also when the wish came after the worker had decided on a retry.
 _ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND i.asked))"
-_RECORD = f"""
+_RECORD = Numbered(f"""
 WITH held AS MATERIALIZED (
     SELECT i.*, e.cancel_request_time IS NOT NULL AS asked
     FROM {_INPUT} CROSS JOIN LATERAL (
@@ -141,7 +145,7 @@ kept AS (
     RETURNING e.uid
 )
 SELECT uid FROM ended UNION ALL SELECT uid FROM kept
-"""
+""")
 
 
 class DeliveryStore:
@@ -150,7 +154,7 @@ class DeliveryStore:
     def __init__(self, database: Database, targets: Sequence[str] | None = None) -> None:
         self._database = database
         #: A worker claims only what it knows how to call: during an update a new method waits for a new worker.
-        self._targets = None if targets is None else list(targets)
+        self._targets = None if targets is None else array("text", list(targets))
 
     async def claim_if_queued(
         self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta, *, alone: bool = False
@@ -164,8 +168,8 @@ class DeliveryStore:
             _CLAIM,
             {
                 "worker": worker,
-                "uids": list(uids),
-                "tokens": list(tokens),
+                "uids": array("uuid", list(uids)),
+                "tokens": array("uuid", list(tokens)),
                 "lead": lead,
                 "targets": self._targets,
                 "alone": alone,
@@ -180,7 +184,13 @@ class DeliveryStore:
         """
         return await self._claim(
             _SWEEP,
-            {"worker": worker, "queue": queue.value, "tokens": list(tokens), "after": after, "targets": list(targets)},
+            {
+                "worker": worker,
+                "queue": queue.value,
+                "tokens": array("uuid", list(tokens)),
+                "after": after,
+                "targets": array("text", list(targets)),
+            },
         )
 
     async def reserve_crashed(
@@ -195,22 +205,28 @@ class DeliveryStore:
             cursor = await connection.execute(_RESERVE, {"now": self._database.now(), "worker": worker, **parameters})
             return {Queue(row[0]): row[1] for row in await cursor.fetchall()}
 
-    async def _claim(self, statement: str, parameters: dict[str, Any]) -> Sequence[Claim]:
-        async with self._database.hot() as connection, connection.cursor(binary=True) as cursor:
-            await cursor.execute(statement, {"now": self._database.now(), **parameters})
-            return [claim_from_row(row) for row in await cursor.fetchall()]
+    async def _claim(self, statement: Numbered, parameters: dict[str, Any]) -> Sequence[Claim]:
+        return [claim_from_row(row) for row in await self._run(statement, parameters)]
+
+    async def _run(self, statement: Numbered, parameters: dict[str, Any]) -> list[TupleRow]:
+        values = statement.values({"now": self._database.now(), **parameters})
+        async with self._database.hot() as connection:
+            cursor = psycopg.AsyncRawCursor(connection)
+            await cursor.execute(statement.text, values, binary=True)
+            return await cursor.fetchall()
 
     async def record(self, outcomes: Sequence[Outcome]) -> set[UUID]:
         """RUNNING → what became of it, for each whose token still stands; returns the uids of those.
 
         By primary key. The rest has been taken over by somebody else: the token is the fence.
         """
+        if not outcomes:
+            return set()
         # In the order of keys, in which the rows are locked.
-        records = [_outcome_columns(outcome) for outcome in sorted(outcomes, key=lambda each: each.uid)]
-        parameters = {name: [record[name] for record in records] for name in _OUTCOME}
-        async with self._database.hot() as connection:
-            cursor = await connection.execute(_RECORD, {"now": self._database.now(), **parameters})
-            return {row[0] for row in await cursor.fetchall()}
+        records = [_outcome_columns(outcome) for outcome in sorted(outcomes, key=lambda each: each.uid.int)]
+        columns = zip(_OUTCOME.items(), zip(*records, strict=True), strict=True)
+        parameters = {name: array(kind, list(values)) for (name, kind), values in columns}
+        return {row[0] for row in await self._run(_RECORD, parameters)}
 
     async def cancellations(self, worker: UUID) -> set[UUID]:
         """The claim tokens of this worker's executions that a caller wants to end. By executions_running."""
@@ -219,23 +235,24 @@ class DeliveryStore:
             return {row[0] for row in await cursor.fetchall()}
 
 
-def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
+def _outcome_columns(outcome: Outcome) -> tuple[Any, ...]:
+    """The values of _OUTCOME, in its order."""
     attempt = outcome.attempt
     # A first attempt that succeeded is told by the execution's own columns.
     is_plain = outcome.state is State.SUCCEEDED and len(outcome.history) <= 1
-    return {
-        "uid": outcome.uid,
-        "token": outcome.token,
-        "state": outcome.state.value,
-        "reason": outcome.reason,
-        "ready_time": outcome.ready_time,
-        "begun": attempt is not None,
-        "counted": attempt is not None and attempt.counted,
-        "start_time": outcome.start_time,
-        "code": None if attempt is None else attempt.code,
-        "message": "" if attempt is None else attempt.message,
-        "attempts": None if is_plain else rows.attempts_to_json(outcome.history),
-        "response": outcome.response,
-        "response_type": outcome.response_type,
-        "crashed": outcome.crashed,
-    }
+    return (
+        outcome.uid,
+        outcome.token,
+        outcome.state.value,
+        outcome.reason,
+        outcome.ready_time,
+        attempt is not None,
+        attempt is not None and attempt.counted,
+        outcome.start_time,
+        None if attempt is None else attempt.code,
+        "" if attempt is None else attempt.message,
+        None if is_plain else rows.attempts_to_json(outcome.history),
+        outcome.response,
+        outcome.response_type,
+        outcome.crashed,
+    )

@@ -57,6 +57,12 @@ def _select(table: sa.Table, *, with_payload: bool) -> sa.Select[Any]:
     return sa.select(*columns, held_by, jobs.c.job_id).join(jobs, jobs.c.uid == table.c.job_uid)
 
 
+#: The conditions of executions_principal_waiting and of executions_slots, as they stand there; together all that is
+#: live.
+_IS_WAITING = sa.literal_column("executions.state IN ('PENDING', 'FAILED')", sa.Boolean())
+_HAS_SLOT = sa.literal_column("executions.state IN ('QUEUED', 'RUNNING')", sa.Boolean())
+
+
 class ExecutionStore:
     """The execution part of the store."""
 
@@ -89,7 +95,8 @@ class ExecutionStore:
             keys = _keys(page.order, table)
             bounded = page_bounds(select, page, keys, filter_columns(table))
             if page.principals is not None:
-                bounded = of_principals(bounded, table.c.principal, page, keys)
+                apart = {"indexed": _IS_WAITING, "few": _HAS_SLOT} if table is executions else {}
+                bounded = of_principals(bounded, table.c.principal, page, keys, **apart)
             branches.append(sa.select(bounded.subquery()))
         merged = sa.union_all(*branches).subquery()
         names = [str(key.column.key) for key in _keys(page.order, executions)]

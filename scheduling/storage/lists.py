@@ -125,12 +125,27 @@ def page_bounds(
 
 
 def of_principals(
-    bounded: sa.Select[Any], principal: Column, page: PageRequest, keys: Sequence[SortKey]
+    bounded: sa.Select[Any],
+    principal: Column,
+    page: PageRequest,
+    keys: Sequence[SortKey],
+    *,
+    indexed: sa.ColumnElement[bool] | None = None,
+    few: sa.ColumnElement[bool] | None = None,
 ) -> sa.Select[Any]:
     """The page narrowed to what belongs to `page.principals`: one look for each of them, by an index that begins with
     the principal, and the first ones of all. Nothing of others is read, however much there is.
+
+    Where that index has not all rows, `indexed` is its condition and `few` that of the rest, which is read as a whole.
     """
-    each = [sa.select(bounded.where(principal == one).subquery()) for one in sorted(page.principals or ())]
+    each = []
+    for one in sorted(page.principals or ()):
+        look = bounded.where(principal == one)
+        if indexed is not None and few is not None:
+            # Without an order of its own, or the planner might look for few among all in that order.
+            each.append(sa.select(look.where(few).order_by(None).limit(None).subquery()))
+            look = look.where(indexed)
+        each.append(sa.select(look.subquery()))
     merged = sa.union_all(*each).subquery()
     columns = [merged.c[str(key.column.key)] for key in keys]
     order = [column.desc() if page.descending else column.asc() for column in columns]

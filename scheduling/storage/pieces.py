@@ -91,13 +91,13 @@ async def cancel(connection: AsyncConnection, database: Database, uids: Sequence
         return Piece(taken, 0, passed)
     await _end_jobs(connection, database, locked)
     while True:
-        unfinished = await _lock_unfinished(connection, locked)
+        unfinished = await _lock_unasked(connection, locked)
         waiting = [uid for uid, state in unfinished if state != State.RUNNING.value]
         running = [uid for uid, state in unfinished if state == State.RUNNING.value]
         moment = database.moment()
         await end_waiting(connection, _is_one_of(executions.c.uid, waiting), State.CANCELLED, Reason.CALLER, moment)
         await connection.execute(ask_to_stop(_is_one_of(executions.c.uid, running), moment))
-        if len(unfinished) < BUDGET or not waiting:
+        if len(unfinished) < BUDGET:
             return Piece(taken, len(locked), passed)
         if len(taken) == 1:
             return Piece(taken, is_half_done=True)
@@ -168,10 +168,13 @@ async def _end_jobs(connection: AsyncConnection, database: Database, uids: Seque
     )
 
 
-async def _lock_unfinished(connection: AsyncConnection, uids: Sequence[UUID]) -> Sequence[Any]:
+async def _lock_unasked(connection: AsyncConnection, uids: Sequence[UUID]) -> Sequence[Any]:
+    """The first unfinished executions but for those that run and have been asked to stop."""
+    is_asked = sa.and_(executions.c.state == State.RUNNING.value, executions.c.cancel_request_time.is_not(None))
     select = (
         sa.select(executions.c.uid, executions.c.state)
         .where(_is_one_of(executions.c.job_uid, uids), executions.c.state.in_([state.value for state in UNFINISHED]))
+        .where(~is_asked)
         .order_by(executions.c.uid)
         .limit(BUDGET)
         .with_for_update()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -83,22 +83,6 @@ def owner_of(job: Mapping[Any, Any]) -> Owner:
     )
 
 
-def owner_of_new(job: NewJob) -> Owner:
-    """The same part of a job that is to be stored."""
-    spec = job.spec
-    overlap = None if spec.overlap_policy is None else spec.overlap_policy.value
-    return Owner(
-        job.uid,
-        spec.target,
-        spec.queue.value,
-        spec.owner,
-        spec.retry_policy.max_age,
-        spec.retention_days,
-        overlap,
-        job.principal,
-    )
-
-
 def first_plan(owner: Owner, schedule: NewSchedule, now: datetime) -> dict[str, Any]:
     """The first plan of a schedule that is to be stored; it has one unless a deployment decides."""
     assert schedule.first_fire is not None
@@ -111,6 +95,46 @@ def first_plan(owner: Owner, schedule: NewSchedule, now: datetime) -> dict[str, 
     return plan_record(
         owner, row, schedule.timing, schedule.first_fire, now, ready=schedule.first_ready, uid=schedule.plan_uid
     )
+
+
+def first_plans(jobs: Iterable[NewJob]) -> dict[str, list[Any]]:
+    """The first plans of jobs that are to be stored, as the columns of their rows: those of `first_plan`, without a
+    row as a value on the way.
+    """
+    planned = [
+        (new, schedule, moment)
+        for new in jobs
+        if (schedule := new.schedule) is not None and (moment := schedule.first_ready) is not None
+    ]
+    owners = [new for new, _, _ in planned]
+    specs = [new.spec for new in owners]
+    schedules = [schedule for _, schedule, _ in planned]
+    ready = [each for _, _, each in planned]
+    recurring = [schedule.timing.is_recurring for schedule in schedules]
+    count = len(planned)
+    return {
+        "uid": [schedule.plan_uid for schedule in schedules],
+        "job_uid": [new.uid for new in owners],
+        "schedule_uid": [schedule.uid for schedule in schedules],
+        "schedule_id": [schedule.schedule_id for schedule in schedules],
+        "origin": [Origin.SCHEDULED.value] * count,
+        "target": [spec.target for spec in specs],
+        "queue": [spec.queue._value_ for spec in specs],
+        "owner": [spec.owner for spec in specs],
+        "state": [State.PENDING.value] * count,
+        "nominal_time": [schedule.first_fire for schedule in schedules],
+        "due_time": ready,
+        "ready_time": ready,
+        "expire_time": [due + spec.retry_policy.max_age for due, spec in zip(ready, specs, strict=True)],
+        "request": [schedule.request for schedule in schedules],
+        "request_type": [schedule.request_type for schedule in schedules],
+        "retention_days": [spec.retention_days for spec in specs],
+        "recurring": recurring,
+        "overlap": [
+            overlap_column(spec.overlap_policy, recurring=again) for spec, again in zip(specs, recurring, strict=True)
+        ],
+        "principal": [new.principal for new in owners],
+    }
 
 
 def overlap_column(policy: OverlapPolicy | None, *, recurring: bool) -> str | None:

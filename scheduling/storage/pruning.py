@@ -12,6 +12,7 @@ it. Every statement checks the leader's term.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,60 +24,86 @@ from scheduling.domain.bulk import KEPT_FOR
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 
-#: Pages of a history partition whose jobs go in one statement: some ten thousand rows.
-PIECE_PAGES = 400
+#: Pages of a history partition whose jobs go in one transaction: some five thousand rows.
+PIECE_PAGES = 200
 #: Rows of other tables in one statement.
 PIECE_ROWS = 5000
 #: What was made within this time is in use, whatever else is known of it.
 _LATELY = "interval '1 day'"
 
-_GONE = """
-silent AS (DELETE FROM schedules s USING gone WHERE s.job_uid = gone.uid RETURNING s.uid),
-gaps AS (DELETE FROM schedule_gaps g USING silent WHERE g.schedule_uid = silent.uid)
-SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), (SELECT count(*) FROM ended)
-"""
-_NOT_LIVE = f"{TERM_HOLDS} AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = j.uid)"
-# `bool_and` of no schedule at all is NULL, so that a job which is only ever run by hand stays.
-_IS_ONE_OFF = "(SELECT bool_and(s.kind = 'ONCE' AND NOT s.paused) FROM schedules s WHERE s.job_uid = j.uid)"
+_NOT_LIVE = f"{TERM_HOLDS} AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = ended.job_uid)"
 # A job that was never used but by its one schedule has no other execution: nothing need be looked up in the history.
+# Where its schedule lies is known from looking whether it is a one-off, so it is not searched for again.
 _UNUSED = f"""
 gone AS (
-    DELETE FROM jobs j USING ended
-    WHERE j.uid = ended.job_uid AND j.used_time IS NULL AND {_NOT_LIVE} AND {_IS_ONE_OFF} RETURNING j.uid
+    DELETE FROM jobs j USING ended, schedules s
+    WHERE j.uid = ended.job_uid AND s.job_uid = ended.job_uid AND j.used_time IS NULL
+      AND s.kind = 'ONCE' AND NOT s.paused AND {_NOT_LIVE}
+    RETURNING s.ctid AS place
 ),
-{_GONE}
+silent AS (DELETE FROM schedules WHERE ctid = ANY(ARRAY(SELECT place FROM gone)) RETURNING 1)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), (SELECT count(*) FROM ended)
+"""
+# A schedule that somebody changed at that very moment lies elsewhere by now.
+_LEFT_BEHIND = f"""
+silent AS (
+    DELETE FROM schedules s USING ended
+    WHERE s.job_uid = ended.job_uid AND {TERM_HOLDS} AND NOT EXISTS (SELECT FROM jobs j WHERE j.uid = ended.job_uid)
+    RETURNING 1
+)
+SELECT 0, (SELECT count(*) FROM silent), 0
 """
 # Of the others it is, in each day that is kept: dear, and rare. Of recurring jobs only those go that were cancelled; an
-# ended schedule is somebody's work and goes when they delete it.
+# ended schedule is somebody's work and goes when they delete it. `bool_and` of no schedule at all is NULL, so that a
+# job which is only ever run by hand stays.
 _USED = f"""
 gone AS (
     DELETE FROM jobs j USING ended
-    WHERE j.uid = ended.job_uid AND {_NOT_LIVE} AND ({_IS_ONE_OFF} OR j.cancel_time < {NOW} - {_LATELY})
+    WHERE j.uid = ended.job_uid AND {_NOT_LIVE}
+      AND ((SELECT bool_and(s.kind = 'ONCE' AND NOT s.paused) FROM schedules s WHERE s.job_uid = j.uid)
+           OR j.cancel_time < {NOW} - {_LATELY})
       AND coalesce(j.used_time < {NOW} - {_LATELY}, true)
       AND NOT EXISTS (
           SELECT FROM execution_history h WHERE h.job_uid = j.uid AND h.prune_day >= ({NOW} AT TIME ZONE 'UTC')::date)
       AND NOT EXISTS (SELECT FROM backfills b WHERE b.job_uid = j.uid AND b.state = 'RUNNING')
     RETURNING j.uid
 ),
-{_GONE}
+silent AS (DELETE FROM schedules s USING gone WHERE s.job_uid = gone.uid RETURNING s.uid),
+gaps AS (DELETE FROM schedule_gaps WHERE schedule_uid = ANY(ARRAY(SELECT uid FROM silent)))
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), (SELECT count(*) FROM ended)
 """
 _PAGES = "SELECT pg_relation_size(to_regclass(%(name)s)) / current_setting('block_size')::int"
+# In the order in which they were made: what is looked up one after the other lies side by side.
 _OF_PARTITION = """
 WITH ended AS MATERIALIZED (
-    SELECT DISTINCT job_uid FROM "{partition}" WHERE ctid >= '({first},0)'::tid AND ctid < '({last},0)'::tid
+    SELECT DISTINCT job_uid FROM "{partition}" WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid ORDER BY job_uid
 ),
 """
-_OF_JOBS = "WITH ended AS MATERIALIZED (SELECT DISTINCT unnest(%(jobs)s::uuid[]) AS job_uid),"
-# Whatever the tables' size, a piece is looked up by index.
-_BY_INDEX = "SET LOCAL enable_seqscan = off"
+_OF_JOBS = """
+WITH ended AS MATERIALIZED (SELECT DISTINCT job_uid FROM unnest(%(jobs)s::uuid[]) AS i (job_uid) ORDER BY job_uid),
+"""
+# Whatever the tables' size and statistics, a piece is looked up by index, row for row. What a crash of PostgreSQL takes
+# back is done again, so nobody waits for the disk.
+_BY_INDEX = """
+SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+SET LOCAL enable_material = off; SET LOCAL synchronous_commit = off
+"""
+# Jobs are locked before their executions, as by everyone else.
 _FAILED = f"""
-WITH old AS (
-    SELECT uid FROM executions
+WITH old AS MATERIALIZED (
+    SELECT uid, job_uid FROM executions
     WHERE state = 'FAILED' AND finish_time < {NOW} - %(keep)s::interval AND target = ANY(%(targets)s::text[])
       AND {TERM_HOLDS}
-    ORDER BY finish_time LIMIT {PIECE_ROWS} FOR UPDATE SKIP LOCKED
+    ORDER BY finish_time LIMIT {PIECE_ROWS}
 ),
-dropped AS (DELETE FROM executions e USING old WHERE e.uid = old.uid RETURNING e.job_uid)
+owned AS MATERIALIZED (
+    SELECT uid FROM jobs WHERE uid IN (SELECT job_uid FROM old) ORDER BY uid FOR UPDATE SKIP LOCKED
+),
+mine AS MATERIALIZED (
+    SELECT e.uid FROM executions e JOIN owned ON owned.uid = e.job_uid
+    WHERE e.uid IN (SELECT uid FROM old) AND e.state = 'FAILED' ORDER BY e.uid FOR UPDATE OF e SKIP LOCKED
+),
+dropped AS (DELETE FROM executions e USING mine WHERE e.uid = mine.uid RETURNING e.job_uid)
 SELECT job_uid FROM dropped
 """
 
@@ -138,21 +165,25 @@ class PruningStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def prune_jobs_of(self, term: int, partition: str, page: int) -> tuple[Pruned, int | None]:
-        """Deletes the jobs and schedules that end with the rows of a history partition on PIECE_PAGES pages from `page`
-        on; also tells the page to go on with, None at the end.
-        """
-        following = page + PIECE_PAGES
-        ended = _OF_PARTITION.format(partition=partition, first=page, last=following)
-        async with self._database.maintain() as connection:
+    async def count_pieces(self, partition: str) -> int:
+        """In how many pieces a history partition is looked through."""
+        async with self._database.begin() as connection:
             pages = (await connection.exec_driver_sql(_PAGES, {"name": partition})).scalar_one()
-            pruned = await self._prune(connection, ended, term)
-        return pruned, following if following < (pages or 0) else None
+        return math.ceil((pages or 0) / PIECE_PAGES)
+
+    async def prune_jobs_of(self, term: int, partition: str, piece: int) -> Pruned:
+        """Deletes the jobs and schedules that end with the rows of a piece of a history partition, the first being 0.
+
+        Pieces may be pruned at the same time: jobs are locked in the order of their uids.
+        """
+        pages = {"first": f"({piece * PIECE_PAGES},0)", "last": f"({(piece + 1) * PIECE_PAGES},0)"}
+        async with self._database.maintain() as connection:
+            return await self._prune(connection, _OF_PARTITION.format(partition=partition), term, **pages)
 
     async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned:
         """Deletes FAILED executions of `targets` that failed longer than `keep` ago, and the jobs that end with them.
 
-        By executions_failed, oldest first; skips what others have locked.
+        By executions_failed, oldest first; skips the jobs and executions that others have locked.
         """
         async with self._database.maintain() as connection:
             found = await self._rows(connection, _FAILED, term, keep=keep, targets=list(targets))
@@ -183,12 +214,12 @@ class PruningStore:
     async def _prune(self, connection: AsyncConnection, ended: str, term: int, **parameters: Any) -> Pruned:
         """Deletes those of the jobs in `ended` that may go."""
         await connection.exec_driver_sql(_BY_INDEX)
-        jobs = schedules = 0
-        for which in (_UNUSED, _USED):
-            row = (await self._rows(connection, ended + which, term, **parameters))[0]
-            jobs, schedules = jobs + row[0], schedules + row[1]
-            if row[0] == row[2]:
-                break
+        jobs, schedules, all_ = (await self._rows(connection, ended + _UNUSED, term, **parameters))[0]
+        if schedules < jobs:
+            schedules += (await self._rows(connection, ended + _LEFT_BEHIND, term, **parameters))[0][1]
+        if jobs < all_:
+            used = (await self._rows(connection, ended + _USED, term, **parameters))[0]
+            jobs, schedules = jobs + used[0], schedules + used[1]
         return Pruned(jobs, schedules)
 
     async def _rows(self, connection: AsyncConnection, statement: str, term: int, **parameters: Any) -> Sequence[Any]:

@@ -110,7 +110,8 @@ class ScheduleStore:
                     subject=job.name,
                     reason="TOO_MANY_SCHEDULES",
                 )
-            record = _typed(schedule_columns(job.uid, schedule), schedules)
+            columns = schedule_columns([(job.uid, schedule)])
+            record = _typed({name: value for name, (value,) in columns.items()}, schedules)
             try:
                 await connection.execute(schedules.insert().values(**record, create_time=moment, update_time=moment))
             except IntegrityError as error:

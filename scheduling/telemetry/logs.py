@@ -80,6 +80,9 @@ def configure_logging(level: str, fmt: str, stream: TextIO) -> None:
         raise ValueError(f"no log format {fmt!r}")
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatters[fmt]())
+    # What no line of ours holds is not to be found out for each: the thread, the process, the task and the source.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    vars(logging).update(logAsyncioTasks=False, _srcfile=None)
     root = logging.getLogger()
     root.setLevel(level.upper())
     for old in root.handlers[:]:

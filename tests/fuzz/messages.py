@@ -23,6 +23,8 @@ from tests.fuzz.values import CRONS, HOSTILE, INTEGERS, Known, moment, span, tex
 
 #: Deeper messages are left empty.
 DEEPEST = 6
+#: Members of a list that differ; longer lists repeat them.
+DIFFERENT = 33
 
 SERVICES = (
     scheduling_service_pb2.DESCRIPTOR.services_by_name["SchedulingService"],
@@ -181,8 +183,10 @@ class Writer:
             for n in range(min(count, 40) if is_text else 0):
                 values[chance.choice(("kind", "Bad Key", f"k{n}", *HOSTILE[:6]))] = text(chance, "label", self._known)
         elif entry is not None:
-            for _ in range(count):
+            for _ in range(min(count, DIFFERENT)):
                 values.append(self._message(entry, sanity, depth))
+            # Long lists in long lists take the client long to make, and nobody sends anything meanwhile.
+            values.extend([values[n % DIFFERENT] for n in range(count - DIFFERENT)])
         else:
             for _ in range(count):
                 values.append(self._scalar(field, sanity))

@@ -15,7 +15,9 @@ import pytest
 from scheduling.delivery.targets import TargetTable
 from scheduling.domain.audit import AuditOutcome, Refusal, acting
 from scheduling.domain.errors import PermissionDenied, StoreUnavailable
+from scheduling.domain.execution import Execution
 from scheduling.domain.ids import execution_id, uuid7
+from scheduling.domain.lifecycle import State
 from scheduling.domain.pause import Scope
 from scheduling.operations import bulk
 from scheduling.operations.auditing import MAX_WAITING, RefusalLog
@@ -308,9 +310,37 @@ def test_lists_of_a_principal_hold_only_what_is_its_own_and_read_nothing_of_othe
                 None, None, principals=frozenset({PRINCIPAL}), after=None, with_payload=False, limit=100
             )
             assert [each for each in found if each.job_id not in wanted] == []
+            states = "state IN ('PENDING', 'FAILED')"
             plan = await stores.query(
-                "EXPLAIN SELECT uid FROM executions WHERE principal = %s ORDER BY uid DESC LIMIT 50", PRINCIPAL
+                f"EXPLAIN SELECT uid FROM executions WHERE principal = %s AND {states} ORDER BY uid DESC LIMIT 50",
+                PRINCIPAL,
             )
-            assert "executions_principal" in str(plan)
+            assert "executions_principal_waiting" in str(plan)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_principal_finds_its_executions_in_whatever_state_they_are(database_url: str, *, descending: bool) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            due = [new_job(START, schedule=once(START)) for _ in range(6)]
+            later = [new_job(START, schedule=once(START, START + timedelta(hours=1))) for _ in range(3)]
+            await stores.create(
+                *due, *later, *(new_job(START, principal=OTHER, schedule=once(START)) for _ in range(3))
+            )
+            released = await stores.released()
+            await stores.claim(await stores.worker(), *released[:4])
+            page = PageRequest(4, "create_time", descending=descending, principals=frozenset({PRINCIPAL}))
+            found: list[Execution] = []
+            after = None
+            while True:
+                some, after = await stores.store.list_executions(None, replace(page, after=after))
+                found += some
+                if after is None:
+                    break
+            assert found == sorted(found, key=lambda each: each.uid, reverse=descending)
+            assert sorted(each.job_id for each in found) == sorted(new.job_id for new in [*due, *later])
+            assert {each.state for each in found} >= {State.PENDING, State.RUNNING}
 
     run(scenario())

@@ -48,6 +48,19 @@ def test_a_column_is_encoded_as_psycopg_would_value_by_value(data: st.DataObject
     assert binary.encode(kind, values[:1] * 3) == wanted[:1] * 3
 
 
+def test_an_array_that_is_kept_is_the_one_that_would_be_made() -> None:
+    columns: list[tuple[str, list[Any]]] = [
+        ("text", ["a"] * 3),
+        ("text", ["a", "b", "a"]),
+        ("int2", [None]),
+        ("int2", []),
+        ("bool", [True]),
+        ("int4", [1]),
+    ]
+    for kind, values in columns * 2:
+        assert binary.steady_array(kind, values) == binary.array(kind, values)
+
+
 @given(st.integers(-(2**15), 2**15 - 1))
 def test_whole_numbers_have_the_width_of_their_type(number: int) -> None:
     assert binary.encode("int2", [number]) == [struct.pack("!ih", 2, number)]

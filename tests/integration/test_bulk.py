@@ -344,6 +344,23 @@ def test_a_job_with_more_than_fits_into_a_piece_is_done_in_several(
     run(scenario())
 
 
+def test_all_that_a_cancelled_job_has_running_is_asked_to_stop_however_much_it_is(
+    database_url: str, targets: TargetTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "BUDGET", 5)
+
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            await many_runs(stores, 23)
+            await stores.query("UPDATE executions SET state = 'RUNNING', claim_token = gen_random_uuid()")
+            ended = await worked_off(stores, await cancel(ports_of(stores, targets), "state = ACTIVE"))
+            assert (ended.done, ended.passed) == (1, 0)
+            rows = await stores.query("SELECT state FROM executions WHERE cancel_request_time IS NULL")
+            assert rows == []
+
+    run(scenario())
+
+
 async def many_runs(stores: Stores, count: int, **of_job: Any) -> list[UUID]:
     """One job with so many waiting executions."""
     first = await stores.one_off(stores.clock.now() + HOUR, **of_job)

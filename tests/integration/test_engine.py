@@ -20,7 +20,7 @@ from scheduling.domain.target import Queue, RetryPolicy
 from scheduling.operations.recover import recover
 from tests.support.builders import SEND, new_job, once, send_request
 from tests.support.clock import FlowingClock
-from tests.support.engines import OK, EngineProcess, RecordingCaller
+from tests.support.engines import LONG_TTL, OK, EngineProcess, RecordingCaller
 from tests.support.proxy import Proxy
 from tests.support.run import run
 from tests.support.stores import Stores, open_stores
@@ -364,7 +364,7 @@ def test_what_a_killed_worker_was_calling_runs_again_elsewhere_and_its_late_word
                 (row, *_) = await stores.query("SELECT * FROM executions WHERE uid = %s", uids[0])
                 stale_token = row["claim_token"]
                 await first.die()
-            clock.advance(6.5)
+            clock.advance(LONG_TTL.total_seconds())
             second_caller = RecordingCaller()
             async with EngineProcess(other, second_caller) as second:
                 assert len(await recover(Recovery(stores), term, MINUTE)) == 3
@@ -393,7 +393,7 @@ def test_what_was_claimed_and_not_yet_called_when_its_worker_died_is_not_lost(da
                 await first.witness.changed.until(lambda: first.witness.claimed_count == 1)
                 await first.die()
             assert caller.calls == []
-            clock.advance(31)
+            clock.advance(LONG_TTL.total_seconds())
             assert len(await recover(Recovery(stores), term, MINUTE)) == 1
             async with EngineProcess(stores, caller) as second:
                 await stores.release()
@@ -448,7 +448,7 @@ def test_a_worker_that_was_cut_off_cancels_its_calls_and_tells_their_outcomes_la
             await caller.until(1)
             await worker.lease.guard()
             assert caller.cancelled == []
-            clock.advance(4.6)
+            clock.advance(LONG_TTL.total_seconds())
             await worker.lease.guard()
             await worker.witness.until_recorded(1)
             assert caller.cancelled == [str(uid)]

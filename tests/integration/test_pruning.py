@@ -54,10 +54,10 @@ async def finish(stores: Stores, uid: UUID, state: State = State.SUCCEEDED) -> N
 
 async def prune(stores: Stores, day: date) -> Pruned:
     """Prunes the jobs that end with the partition of a day, and drops it."""
-    name, page, jobs, schedules = name_of(day), 0, 0, 0
-    following: int | None = page
-    while following is not None:
-        pruned, following = await PruningStore(stores.database).prune_jobs_of(stores.term, name, following)
+    name, jobs, schedules = name_of(day), 0, 0
+    pruning = PruningStore(stores.database)
+    for piece in range(await pruning.count_pieces(name)):
+        pruned = await pruning.prune_jobs_of(stores.term, name, piece)
         jobs, schedules = jobs + pruned.jobs, schedules + pruned.schedules
     await stores.query(f"DROP TABLE {name}")
     return Pruned(jobs, schedules)
@@ -262,8 +262,7 @@ def test_without_the_term_nothing_is_pruned(database_url: str) -> None:
             stores.clock.advance(MONTH + DAY * 3)
             pruning = PruningStore(stores.database)
             for wrong in (term - 1, term + 1):
-                pruned, following = await pruning.prune_jobs_of(wrong, name_of(day), 0)
-                assert (pruned, following) == (Pruned(), None)
+                assert await pruning.prune_jobs_of(wrong, name_of(day), 0) == Pruned()
                 assert await pruning.prune_failed(wrong, MONTH, [CLEANUP]) == Pruned()
                 assert await pruning.prune_oddments(wrong, MONTH) == 0
             assert await stores.count("jobs") == 2
@@ -303,7 +302,7 @@ def test_a_run_that_is_being_added_keeps_its_job_from_being_pruned(database_url:
                 pruning = asyncio.create_task(PruningStore(patient).prune_jobs_of(stores.term, name_of(day), 0))
                 await asyncio.wait_for(somebody_waits_for_a_lock(stores), 30)
                 await other.commit()
-                assert await pruning == (Pruned(), None)
+                assert await pruning == Pruned()
             assert await job_ids(stores) == {job.job_id}
 
     run(scenario())
@@ -441,6 +440,7 @@ class Rooms:
 
     def __init__(self, stores: Stores, tenure: Tenure) -> None:
         pruning = PruningStore(stores.database)
+        self.count_pieces = pruning.count_pieces
         self._prune_jobs_of = pruning.prune_jobs_of
         self._tenure = tenure
         self.stop_after: int | None = None
@@ -450,12 +450,12 @@ class Rooms:
         self.prune_request_ids = pruning.prune_request_ids
         self.prune_oddments = pruning.prune_oddments
 
-    async def prune_jobs_of(self, term: int, partition: str, page: int) -> tuple[Pruned, int | None]:
+    async def prune_jobs_of(self, term: int, partition: str, piece: int) -> Pruned:
         if self.stop_after is not None:
             if self.stop_after == 0:
                 self._tenure.term = None
             self.stop_after -= 1
-        return await self._prune_jobs_of(term, partition, page)
+        return await self._prune_jobs_of(term, partition, piece)
 
 
 def test_a_round_prunes_whole_days_and_what_a_lost_term_leaves_the_next_round_does(
@@ -540,3 +540,48 @@ def test_the_target_of_messages_is_not_among_those_whose_failures_go() -> None:
     assert SEND not in found
     assert "notification.NotificationService/SendDelayedNotification" not in found
     assert CLEANUP in found
+
+
+def test_a_schedule_that_changes_while_its_job_is_pruned_is_not_left_behind(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores, AsyncExitStack() as stack:
+            await stores.lead()
+            day = prune_day(stores)
+            await make_partition(stores, day)
+            for uid in [await stores.one_off() for _ in range(3)]:
+                await finish(stores, uid)
+            stores.clock.advance(MONTH + DAY * 3)
+            other = await stack.enter_async_context(await psycopg.AsyncConnection.connect(stores.url))
+            await other.execute("UPDATE schedules SET zone_version = 'next'")
+            patient = await stack.enter_async_context(
+                Database(stores.url, application="tests", hot_timeout=MINUTE, now=stores.clock.now)
+            )
+            pruning = asyncio.create_task(PruningStore(patient).prune_jobs_of(stores.term, name_of(day), 0))
+            await asyncio.wait_for(somebody_waits_for_a_lock(stores), 30)
+            await other.commit()
+            assert await pruning == Pruned(3, 3)
+            assert [await stores.count(table) for table in ("jobs", "schedules")] == [0, 0]
+
+    run(scenario())
+
+
+def test_failures_are_pruned_beside_a_redrive_without_waiting_for_it(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores, AsyncExitStack() as stack:
+            await stores.lead()
+            uids = [await stores.one_off(target=CLEANUP) for _ in range(3)]
+            for uid in uids:
+                await finish(stores, uid, State.FAILED)
+            stores.clock.advance(MONTH * 2)
+            other = await stack.enter_async_context(await psycopg.AsyncConnection.connect(stores.url))
+            # A redrive that has locked the job and not yet the execution.
+            await other.execute(
+                "SELECT FROM jobs WHERE uid = (SELECT job_uid FROM executions WHERE uid = %s) FOR SHARE", [uids[0]]
+            )
+            pruning = PruningStore(stores.database)
+            assert await pruning.prune_failed(stores.term, MONTH, [CLEANUP]) == Pruned(2, 2, 2)
+            await other.execute("SELECT FROM executions WHERE uid = %s FOR UPDATE", [uids[0]])
+            await other.commit()
+            assert await pruning.prune_failed(stores.term, MONTH, [CLEANUP]) == Pruned(1, 1, 1)
+
+    run(scenario())

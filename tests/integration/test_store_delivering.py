@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from scheduling.domain.execution import KEEP_FIRST_ATTEMPTS, KEEP_LAST_ATTEMPTS, Attempt, Reason
@@ -15,6 +16,7 @@ from scheduling.domain.lifecycle import State
 from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy
 from scheduling.operations.recover import recover
 from scheduling.storage import delivering
+from scheduling.storage.binary import array
 from scheduling.storage.database import Database
 from tests.support.builders import SEND, new_job, once, send_request
 from tests.support.clock import START, ManualClock
@@ -470,11 +472,14 @@ def test_a_claim_and_a_record_find_their_rows_by_key_whatever_the_planner_believ
     async def scenario() -> None:
         async with open_stores(database_url) as stores, Database(database_url, application="t", by_key=True) as hot:
             await queued(stores, 50)
-            parameters: dict[str, Any] = {name: [] for name in delivering._OUTCOME}
-            claim = {"uids": [], "tokens": [], "lead": LEAD, "targets": [SEND], "alone": False, "worker": uuid4()}
+            record: dict[str, Any] = {name: array(kind, []) for name, kind in delivering._OUTCOME.items()}
+            none, targets = array("uuid", []), array("text", [SEND])
+            claim = {"uids": none, "tokens": none, "lead": LEAD, "targets": targets, "alone": False, "worker": uuid4()}
             async with hot.hot() as connection:
-                for statement, values in ((delivering._CLAIM, claim), (delivering._RECORD, parameters)):
-                    cursor = await connection.execute(f"EXPLAIN {statement}", {"now": None, **values})
+                for statement, values in ((delivering._CLAIM, claim), (delivering._RECORD, record)):
+                    cursor = psycopg.AsyncRawCursor(connection)
+                    parameters = statement.values({"now": None, **values})
+                    await cursor.execute(b"EXPLAIN " + statement.text, parameters)
                     plan = "\n".join(row[0] for row in await cursor.fetchall())
                     assert "executions_pkey" in plan
                     assert "executions_queued" not in plan

@@ -159,6 +159,18 @@ def test_the_basic_view_has_no_payloads() -> None:
     assert (full.request.type_url, full.response.value) == ("type.googleapis.com/a.R", b"s")
 
 
+def test_the_answer_to_a_batch_shows_each_job_as_the_basic_view_does() -> None:
+    jobs = [
+        a_job(),
+        a_job(job_id="b", owner="other"),
+        a_job(job_id="c", queue=Queue.LOW, timeout=timedelta(seconds=7)),
+        a_job(job_id="d", retry_policy=RetryPolicy(max_attempts=2)),
+        a_job(job_id="e", state=JobState.CANCELLED, overlap_policy=None),
+    ]
+    answer = mapping.jobs_made(jobs)
+    assert list(answer.jobs) == [mapping.job(job, with_payload=False) for job in jobs]
+
+
 def test_an_execution_tells_its_attempts_as_rpc_statuses() -> None:
     attempt = Attempt(1, NOW, timedelta(milliseconds=3), "w-1", 14, "gone", counted=True, reason="")
     message = mapping.execution(

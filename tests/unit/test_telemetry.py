@@ -20,7 +20,7 @@ from scheduling.domain.target import Queue
 from scheduling.telemetry.logs import bound_request_id, configure_logging, log_event, request_id, short_id
 from scheduling.telemetry.metrics import CODES, NAMESPACE, OTHER, QUEUES, TABLE, Metrics
 from scheduling.telemetry.serve import MAX_CONNECTIONS, MAX_HEAD, MetricsServer
-from scheduling.telemetry.traces import TraceContext, child_of, continue_trace, new_trace, parse_traceparent
+from scheduling.telemetry.traces import TraceContext, child_of, continue_trace, new_header, new_trace, parse_traceparent
 
 logger = logging.getLogger("scheduling.test")
 METHOD = "messaging.MessagingService/SendScheduledMessage"
@@ -391,6 +391,9 @@ def test_a_traceparent_is_read_and_written() -> None:
     assert context.header() == f"00-{TRACE}-{SPAN}-01"
     assert parse_traceparent(f"00-{TRACE}-{SPAN}-fe") == TraceContext(TRACE, SPAN, sampled=False)
     assert parse_traceparent(f"cc-{TRACE}-{SPAN}-01-what-comes-later") == TraceContext(TRACE, SPAN, sampled=True)
+    fresh = parse_traceparent(new_header())
+    assert fresh is not None
+    assert fresh.sampled
 
 
 @pytest.mark.parametrize(
