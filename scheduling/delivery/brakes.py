@@ -1,7 +1,7 @@
 """The brakes of one process: no more calls of a service that has just failed many times in a row here.
 
-The breakers in PostgreSQL add up what all processes see, and learn of it with the next record. What was claimed until
-then goes back uncounted instead of being spent on a service that is down.
+The breakers in PostgreSQL add up what all processes see, and learn of it with the next record. Until then nothing more
+is claimed for a service that is down, and what was claimed before goes back uncounted instead of being spent on it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,15 @@ class Brakes:
         if count == OPEN_AFTER:
             self._stopped[service] = _UNTOLD
 
+    @property
+    def untold(self) -> list[str]:
+        """The services that have failed here, which the breakers do not know yet."""
+        return [service for service, until in self._stopped.items() if until == _UNTOLD]
+
     def told(self, services: Iterable[str], now: float) -> None:
-        """The breakers have taken in what was seen of these services, at this monotonic second."""
+        """The breakers have taken in what was seen of these services, at this monotonic second, or cannot be told: then
+        they learn from the next calls.
+        """
         for service in services:
             if self._stopped.get(service) == _UNTOLD:
                 self._stopped[service] = now

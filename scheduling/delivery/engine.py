@@ -54,6 +54,8 @@ LAST_SECONDS = 5.0
 PACE_SECONDS = 0.02
 #: At most so many times the slots of a queue are claimed ahead, anew when one part in AHEAD_LEFT of them is left.
 AHEAD_SLOTS, AHEAD_LEFT = 8, 3
+#: How many ids are looked through at once for what is not for a service that has just failed.
+SKIMMED = 1000
 #: What was claimed ahead and has found no slot within so many seconds is given back: the target has become slow.
 AHEAD_PATIENCE = 0.5
 
@@ -62,7 +64,14 @@ class Store(Protocol):
     """What the engine writes, guarded by claim tokens. Every call may raise StoreUnavailable."""
 
     async def claim_if_queued(
-        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta, *, alone: bool = False
+        self,
+        worker: UUID,
+        uids: Sequence[UUID],
+        tokens: Sequence[UUID],
+        lead: timedelta,
+        *,
+        alone: bool = False,
+        avoid: Sequence[str] = (),
     ) -> Sequence[Claim]: ...
 
     async def claim_overdue(
@@ -388,7 +397,14 @@ class DeliveryEngine:
         claims = await self._claim(
             lane,
             tokens,
-            partial(self._store.claim_if_queued, self._worker, uids, tokens, self._settings.claim_lead),
+            partial(
+                self._store.claim_if_queued,
+                self._worker,
+                uids,
+                tokens,
+                self._settings.claim_lead,
+                avoid=self._brakes.untold,
+            ),
         )
         self._observer.claimed(lane.queue, len(claims), swept=False)
 
@@ -419,6 +435,9 @@ class DeliveryEngine:
     def _take_due(self, lane: _Lane) -> list[UUID]:
         horizon = self._database_clock.now() + self._settings.claim_lead
         room = self._room_in(lane)
+        if self._brakes.untold:
+            # Whatever is for a service that has just failed is passed over, and may be all that there is for a while.
+            room = max(room, SKIMMED)
         uids: list[UUID] = []
         while lane.waiting and len(uids) < room and lane.waiting[0][0] <= horizon:
             _, _, uid = heapq.heappop(lane.waiting)

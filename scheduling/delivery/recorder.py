@@ -146,6 +146,5 @@ class Recorder:
             await self._breakers.feed(told)
         except StoreUnavailable as error:
             log_event(_log, logging.WARNING, "breakers_not_fed", error=str(error))
-            return
         self._brakes.told(told, self._clock.monotonic())
         self.suspects |= {service for service, tally in told.items() if tally[0]}

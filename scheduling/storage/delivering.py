@@ -44,6 +44,7 @@ WITH mine AS (
     ) AS e
     WHERE e.state = 'QUEUED' AND e.ready_time <= {NOW} + %(lead)s::interval
       AND (%(targets)s::text[] IS NULL OR e.target = ANY(%(targets)s::text[]))
+      AND split_part(e.target, '/', 1) <> ALL(%(avoid)s::text[])
       AND CASE WHEN %(alone)s THEN e.crashes >= {ISOLATED_AFTER} AND e.worker_uid = %(worker)s
                ELSE e.crashes < {ISOLATED_AFTER} END
       AND EXISTS (SELECT FROM workers w WHERE w.uid = %(worker)s AND w.expire_time > {NOW})
@@ -157,9 +158,17 @@ class DeliveryStore:
         self._targets = None if targets is None else array("text", list(targets))
 
     async def claim_if_queued(
-        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta, *, alone: bool = False
+        self,
+        worker: UUID,
+        uids: Sequence[UUID],
+        tokens: Sequence[UUID],
+        lead: timedelta,
+        *,
+        alone: bool = False,
+        avoid: Sequence[str] = (),
     ) -> Sequence[Claim]:
-        """QUEUED → RUNNING for those of `uids` that are queued and due within `lead`; the others are left alone.
+        """QUEUED → RUNNING for those of `uids` that are queued and due within `lead`, and for none of the services in
+        `avoid`; the others are left alone.
 
         What has crashed processes is taken only `alone`, by the worker that has reserved it. By primary key; locks the
         rows, skips what others have locked.
@@ -173,6 +182,7 @@ class DeliveryStore:
                 "lead": lead,
                 "targets": self._targets,
                 "alone": alone,
+                "avoid": array("text", list(avoid)),
             },
         )
 

@@ -52,10 +52,17 @@ class Seams(DeliveryStore):
         stores.delivering = self
 
     async def claim_if_queued(
-        self, worker: UUID, uids: Sequence[UUID], tokens: Sequence[UUID], lead: timedelta, *, alone: bool = False
+        self,
+        worker: UUID,
+        uids: Sequence[UUID],
+        tokens: Sequence[UUID],
+        lead: timedelta,
+        *,
+        alone: bool = False,
+        avoid: Sequence[str] = (),
     ) -> Sequence[Claim]:
         await self.before_claim()
-        claims = await super().claim_if_queued(worker, uids, tokens, lead, alone=alone)
+        claims = await super().claim_if_queued(worker, uids, tokens, lead, alone=alone, avoid=avoid)
         self.after_claim()
         return claims
 

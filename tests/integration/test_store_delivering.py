@@ -134,6 +134,22 @@ def test_two_workers_that_claim_the_same_at_once_share_it_without_overlap(databa
     run(scenario())
 
 
+def test_a_claim_passes_over_the_services_that_it_is_to_avoid(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            worker = await stores.worker()
+            uids = await queued(stores, 2)
+            other = await stores.one_off(target="media.MediaService/CleanupTempFiles")
+            await stores.release()
+            tokens = [uuid4() for _ in range(3)]
+            avoid = [SEND.partition("/")[0]]
+            found = await stores.delivering.claim_if_queued(worker, [*uids, other], tokens, LEAD, avoid=avoid)
+            assert [claim.uid for claim in found] == [other]
+            assert {claim.uid for claim in await stores.claim(worker, *uids)} == set(uids)
+
+    run(scenario())
+
+
 def test_the_sweep_finds_what_is_overdue_in_a_queue_and_whose_target_the_worker_knows(database_url: str) -> None:
     async def scenario() -> None:
         async with open_stores(database_url) as stores:
@@ -475,6 +491,7 @@ def test_a_claim_and_a_record_find_their_rows_by_key_whatever_the_planner_believ
             record: dict[str, Any] = {name: array(kind, []) for name, kind in delivering._OUTCOME.items()}
             none, targets = array("uuid", []), array("text", [SEND])
             claim = {"uids": none, "tokens": none, "lead": LEAD, "targets": targets, "alone": False, "worker": uuid4()}
+            claim["avoid"] = array("text", [])
             async with hot.hot() as connection:
                 for statement, values in ((delivering._CLAIM, claim), (delivering._RECORD, record)):
                     cursor = psycopg.AsyncRawCursor(connection)

@@ -43,3 +43,12 @@ def test_answers_to_calls_that_began_before_stop_no_probe() -> None:
     for _ in range(OPEN_AFTER):
         brakes.saw(SERVICE, 6.0, is_down=True)
     assert brakes.stops(SERVICE, 7.0)
+
+
+def test_a_service_is_untold_from_its_failures_until_the_breakers_have_heard() -> None:
+    brakes = failing(OPEN_AFTER - 1)
+    assert brakes.untold == []
+    brakes.saw(SERVICE, 1.0, is_down=True)
+    assert brakes.untold == [SERVICE]
+    brakes.told([SERVICE], 5.0)
+    assert brakes.untold == []

@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID, uuid4
 
+import pytest
+
 from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.recorder import Recorder
+from scheduling.domain.breaker import OPEN_AFTER
 from scheduling.domain.errors import StoreUnavailable
-from scheduling.domain.execution import Claim, Outcome
+from scheduling.domain.execution import Attempt, Claim, Outcome
 from scheduling.domain.lifecycle import State
+from scheduling.domain.target import AfterLostWorker, Queue, RetryPolicy
 from tests.support.clock import ManualClock
 from tests.support.run import Signal, run
 
-GAP = timedelta(milliseconds=20)
+GAP, SECOND = timedelta(milliseconds=20), timedelta(seconds=1)
+SERVICE = "messaging.MessagingService"
 
 
 def outcome() -> Outcome:
@@ -26,7 +31,8 @@ def outcome() -> Outcome:
 class Store:
     """Writes down the batches that are recorded; away for the first so many."""
 
-    def __init__(self, away: int = 0) -> None:
+    def __init__(self, away: int = 0, *, feeds: bool | None = None) -> None:
+        self.feeds = feeds
         self.batches: list[Sequence[Outcome]] = []
         self.changed = Signal()
         self._away = away
@@ -41,7 +47,9 @@ class Store:
         return {each.uid for each in outcomes}
 
     async def feed(self, tallies: Mapping[str, tuple[int, int]]) -> None:
-        raise AssertionError("nothing failed")
+        assert self.feeds is not None, "nothing failed"
+        if not self.feeds:
+            raise StoreUnavailable
 
     def recorded(self, outcomes: Sequence[tuple[Claim | None, Outcome]]) -> None:
         """The observer's part."""
@@ -56,9 +64,11 @@ async def settle() -> None:
         await asyncio.sleep(0)  # noqa: TID251 - only lets others run
 
 
-def recorder(store: Store, clock: ManualClock, batch: int = 100) -> tuple[Recorder, asyncio.Task[None]]:
+def recorder(
+    store: Store, clock: ManualClock, batch: int = 100, brakes: Brakes | None = None
+) -> tuple[Recorder, asyncio.Task[None]]:
     """A recorder at work."""
-    made = Recorder(store, store, Brakes(), store, clock, batch=batch, gap=GAP)
+    made = Recorder(store, store, brakes or Brakes(), store, clock, batch=batch, gap=GAP)
 
     async def work() -> None:
         while True:
@@ -129,6 +139,30 @@ def test_outcomes_are_kept_while_the_store_is_away() -> None:
         assert store.batches == [[first]]
         await settle()
         assert not len(made)
+        task.cancel()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("feeds", [True, False])
+def test_a_service_that_failed_is_tried_again_also_when_the_breakers_could_not_be_told(feeds: bool) -> None:
+    async def scenario() -> None:
+        store, clock, brakes = Store(feeds=feeds), ManualClock(), Brakes()
+        made, task = recorder(store, clock, batch=100, brakes=brakes)
+        now = clock.now()
+        policy = RetryPolicy(3, SECOND, 2.0, SECOND, SECOND, AfterLostWorker.RETRY_NOW)
+        moments = (now, now, now, now + SECOND, None)
+        claim = Claim(
+            uuid4(), uuid4(), "job", f"{SERVICE}/Do", Queue.HIGH, b"", policy, SECOND, 1, 0, *moments, (), False
+        )
+        for _ in range(OPEN_AFTER):
+            brakes.saw(SERVICE, clock.monotonic(), is_down=True)
+        assert brakes.untold == [SERVICE]
+        attempt = Attempt(1, now, SECOND, "w", 14, "", counted=True)
+        made.add(claim, Outcome(claim.uid, claim.token, State.PENDING, "", now, attempt, now))
+        await store.until(1)
+        await settle()
+        assert brakes.untold == []
         task.cancel()
 
     run(scenario())
