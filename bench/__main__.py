@@ -75,6 +75,7 @@ def main(*, names: Sequence[str], runs: int, full: bool, scale: float, plots: bo
             click.echo(f"  {name} failed: {type(error).__name__}: {error}", err=True)
     click.echo("\nAll that is known, from bench/results.json:")
     report.show_all()
+    report.write_table()
     if plots and scale == 1.0:
         report.draw(click.echo)
     if failed:

@@ -16,6 +16,9 @@ from bench.peers import environment
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 PLOTS = FOLDER / "plots"
+#: The page with the table, and what stands around it there.
+PAGE = FOLDER.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: made by `make bench` -->", "<!-- end of the figures -->"
 
 
 def show(values: Mapping[str, float], spread: Mapping[str, float]) -> None:
@@ -55,6 +58,36 @@ def show_all() -> None:
     show({k: float(v) for k, v in values.items()}, {k: float(v) for k, v in spread.items()})
     if missing := [figure.name for figure in FIGURES if figure.name not in known]:
         click.echo(f"  not measured yet: {', '.join(missing)}")
+
+
+def table() -> str:
+    """The budget and what is known of it, as a table for the page."""
+    known = read()
+    lines = ["| figure | what | aim [floor] | measured | |", "|---|---|---|---:|---|"]
+    for figure in FIGURES:
+        aim = f"{'≤' if figure.at_most else '≥'} {figure.aim:,g}"
+        if figure.floor != figure.aim:
+            aim += f" [{figure.floor:,g}]"
+        value, verdict = known.get(figure.name), "not measured"
+        told = ""
+        if value is not None:
+            told, verdict = _short(float(value)), figure.verdict(float(value))
+            if (spread := known.get(f"{figure.name}_spread")) is not None:
+                told += f" ± {_short(float(spread))}"
+        lines.append(f"| `{figure.name}` | {figure.what} | {aim} | {told} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def write_table() -> None:
+    """Puts the table into docs/performance.md, in place of the one that is there."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{after}", encoding="utf-8")
 
 
 def keep_series(case: str, runs: Sequence[Mapping[str, Sequence[float]]]) -> None:

@@ -26,7 +26,7 @@ FOLDER = Path(environment.__file__).parent
 #: How each one's worker is started: with its own command line where it has one, and what suits many short calls best.
 WORKERS: Mapping[str, tuple[str, ...]] = {
     "dramatiq": ("-m", "dramatiq", "with_dramatiq", "--processes", "1", "--threads", "16"),
-    "celery": ("-m", "celery", "-A", "with_celery", "worker", "--pool", "threads", "--concurrency", "16"),
+    "celery": ("-m", "celery", "-A", "with_celery", "worker", "--pool", "prefork", "--concurrency", "8"),
     "procrastinate": ("with_procrastinate.py", "work"),
     "pgqueuer": ("with_pgqueuer.py", "work"),
 }

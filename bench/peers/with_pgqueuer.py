@@ -6,23 +6,24 @@ import asyncio
 import os
 import sys
 
+import asyncpg
 import calls
-import psycopg
 from pgqueuer import PgQueuer
 from pgqueuer.models import Job
 
-#: Jobs that the worker fetches at once; its cap on jobs at once must be at least twice that.
-BATCH = 64
+#: Jobs that the worker fetches at once. How many run at once is not capped: a worker that has reached its cap would
+#: only look again at the next notification.
+BATCH = 100
 
 
-async def connect() -> psycopg.AsyncConnection:
-    """A connection as pgqueuer wants it."""
-    return await psycopg.AsyncConnection.connect(os.environ["PEER_DATABASE"], autocommit=True)
+async def queuer() -> PgQueuer:
+    """Over asyncpg: with psycopg listening and working get into each other's way on its one connection."""
+    return PgQueuer.from_asyncpg_connection(await asyncpg.connect(os.environ["PEER_DATABASE"]))
 
 
 async def enqueue(count: int) -> None:
     """Enqueues all in batches, into tables that are made first."""
-    queries = PgQueuer.from_psycopg_connection(await connect()).qm.queries
+    queries = (await queuer()).qm.queries
     await queries.install()
     for first in range(0, count, 1000):
         payloads: list[bytes | None] = [calls.payload(each) for each in range(first, min(first + 1000, count))]
@@ -31,14 +32,14 @@ async def enqueue(count: int) -> None:
 
 async def work() -> None:
     """Works until killed."""
-    queuer = PgQueuer.from_psycopg_connection(await connect())
+    worker = await queuer()
 
-    @queuer.entrypoint("deliver")
+    @worker.entrypoint("deliver")
     async def deliver(job: Job) -> None:
         assert job.payload is not None
         await calls.send_async(job.payload)
 
-    await queuer.run(batch_size=BATCH, max_concurrent_tasks=2 * BATCH)
+    await worker.run(batch_size=BATCH)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import report
 from scheduling.delivery.targets import ROWS
 from scheduling.domain.lifecycle import FINAL, TRANSITIONS, Event, State
 from scheduling.rpc.errors import ERRORS
@@ -53,6 +54,11 @@ def test_the_diagram_has_exactly_the_transitions_of_the_lifecycle() -> None:
     assert dict(drawn) == dict(TRANSITIONS)
     assert [end for start, end, _ in arrows if start == "[*]"] == [State.PENDING]
     assert {start for start, end, _ in arrows if end == "[*]"} == FINAL
+
+
+def test_the_table_of_performance_is_that_of_the_results() -> None:
+    _, _, rest = read("performance.md").partition(report.BEGIN)
+    assert rest.partition(report.END)[0].strip() == report.table()
 
 
 def test_the_tables_of_settings_and_metrics_are_those_of_the_code() -> None:
