@@ -9,15 +9,17 @@ from collections.abc import Iterator
 import pytest
 
 import scheduling.storage
+from scheduling.storage.binary import Numbered
 from tests.chaos.faults import KINDS, Kind, is_kind
 
 
 def statements() -> Iterator[tuple[str, str]]:
-    """All texts that the modules of the storage room hold, by their names."""
+    """All statements that the modules of the storage room hold, by their names."""
     for module in pkgutil.iter_modules(scheduling.storage.__path__):
         if not module.ispkg:
-            names = vars(importlib.import_module(f"scheduling.storage.{module.name}"))
-            yield from ((f"{module.name}.{name}", text) for name, text in names.items() if isinstance(text, str))
+            for name, value in vars(importlib.import_module(f"scheduling.storage.{module.name}")).items():
+                if isinstance(value, str | Numbered):
+                    yield f"{module.name}.{name}", value if isinstance(value, str) else value.text.decode()
 
 
 STATEMENTS = dict(statements())
