@@ -221,7 +221,8 @@ def test_a_firing_that_runs_a_moment_early_is_not_planned_again_by_an_update(dat
             assert await planned(line, schedule) == [at("14:00")]
             line.clock.advance(SECOND)
             await line.finish([claim])
-            await line.live_through(2 * HOUR, 30 * MINUTE)
+            # Up to just before 15:00, which some jitters leave where it is.
+            await line.live_through(2 * HOUR - 2 * SECOND, 30 * MINUTE)
             assert await line.nominals(schedule, "SUCCEEDED") == [at("13:00"), at("14:00")]
             await line.assert_sound(START)
 
