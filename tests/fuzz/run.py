@@ -44,6 +44,11 @@ class Report:
         """
         return self._least(0.9, 1.0) / self._least(WARM, WARM + 0.1)
 
+    @property
+    def growth_at_a_look(self) -> float:
+        """Memory at the last look divided by that when the server was warm."""
+        return self.memory_at(1.0) / self.memory_at(WARM)
+
     def _least(self, after: float, until: float) -> float:
         return min((mib for at, mib in self.memory if after <= at <= until), default=self.memory[-1][1])
 

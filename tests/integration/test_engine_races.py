@@ -51,18 +51,9 @@ class Seams(DeliveryStore):
         self.before_record: Callable[[Sequence[Outcome]], None] = lambda _: None
         stores.delivering = self
 
-    async def claim_if_queued(
-        self,
-        worker: UUID,
-        uids: Sequence[UUID],
-        tokens: Sequence[UUID],
-        lead: timedelta,
-        *,
-        alone: bool = False,
-        avoid: Sequence[str] = (),
-    ) -> Sequence[Claim]:
+    async def claim_if_queued(self, *claimed: Any, **options: Any) -> Sequence[Claim]:
         await self.before_claim()
-        claims = await super().claim_if_queued(worker, uids, tokens, lead, alone=alone, avoid=avoid)
+        claims = await super().claim_if_queued(*claimed, **options)
         self.after_claim()
         return claims
 
