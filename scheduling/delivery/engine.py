@@ -54,8 +54,6 @@ LAST_SECONDS = 5.0
 PACE_SECONDS = 0.02
 #: At most so many times the slots of a queue are claimed ahead, anew when one part in AHEAD_LEFT of them is left.
 AHEAD_SLOTS, AHEAD_LEFT = 8, 3
-#: How many ids are looked through at once for what is not for a service that has just failed.
-SKIMMED = 1000
 #: What was claimed ahead and has found no slot within so many seconds is given back: the target has become slow.
 AHEAD_PATIENCE = 0.5
 
@@ -436,8 +434,9 @@ class DeliveryEngine:
         horizon = self._database_clock.now() + self._settings.claim_lead
         room = self._room_in(lane)
         if self._brakes.untold:
-            # Whatever is for a service that has just failed is passed over, and may be all that there is for a while.
-            room = max(room, SKIMMED)
+            # What is for a service that has just failed is passed over, and may be all that there is for a while: so
+            # many are looked through as may ever be claimed ahead.
+            room = max(room, AHEAD_SLOTS * lane.slots)
         uids: list[UUID] = []
         while lane.waiting and len(uids) < room and lane.waiting[0][0] <= horizon:
             _, _, uid = heapq.heappop(lane.waiting)
