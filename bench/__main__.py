@@ -56,7 +56,9 @@ def run_case(name: str, module: ModuleType, size: Size) -> None:
 @click.option("--runs", default=3, show_default=True, help="How often; the medians count.")
 @click.option("--full", is_flag=True, help="Also what takes very long.")
 @click.option("--scale", default=1.0, show_default=True, help="Shrinks what is measured, to try a case out.")
-@click.option("--keep", metavar="FOLDER", help="Where growth keeps its filled database, to find it there the next time.")
+@click.option(
+    "--keep", metavar="FOLDER", help="Where growth keeps its filled database, to find it there the next time."
+)
 @click.option("--plots/--no-plots", default=True, help="Draw the plots (in an environment of their own).")
 def main(*, names: Sequence[str], runs: int, full: bool, scale: float, keep: str | None, plots: bool) -> None:
     """Runs the cases NAMES, or all."""
