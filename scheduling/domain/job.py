@@ -85,13 +85,17 @@ class JobSpec:
 
 @value
 class NewJob:
-    """A job that is to be stored, perhaps with its first schedule."""
+    """A job that is to be stored, perhaps with its first schedule.
+
+    `has_made_id` tells that its id was made from its uid: nobody else can ask for it.
+    """
 
     uid: UUID
     job_id: str
     principal: str
     spec: JobSpec
     schedule: NewSchedule | None = None
+    has_made_id: bool = False
 
     def as_created(self, now: datetime) -> Job:
         """The job as it stands right after its creation at `now`."""

@@ -8,7 +8,7 @@ Nothing is looked up and nothing can fail. Payloads leave as `google.protobuf.An
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from operator import is_not
@@ -25,6 +25,7 @@ from whispr.scheduling.v1 import (
 
 from scheduling.domain.etag import etag
 from scheduling.domain.execution import Attempt, Execution, Origin
+from scheduling.domain.ids import uuid_texts
 from scheduling.domain.job import Job, JobState, OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.pause import Pause
@@ -45,20 +46,20 @@ ORIGINS = EnumMap(Origin, execution_pb2.Execution.Origin)
 def job(value: Job, *, with_payload: bool = True) -> job_pb2.Job:
     """The job, with its request unless `with_payload` is False."""
     message = job_pb2.Job()
-    _write_job(message, value, _common_part(*_common(value)), with_payload=with_payload)
+    _write_job(message, value, str(value.uid), _common_part(*_common(value)), with_payload=with_payload)
     return message
 
 
-def jobs_made(values: Iterable[Job]) -> scheduling_service_pb2.BatchCreateJobsResponse:
+def jobs_made(values: Sequence[Job]) -> scheduling_service_pb2.BatchCreateJobsResponse:
     """The answer to a batch: its jobs without their requests."""
     answer = scheduling_service_pb2.BatchCreateJobsResponse()
     add, key, part = answer.jobs.add, None, job_pb2.Job()
-    for value in values:
+    for value, uid in zip(values, uuid_texts([value.uid for value in values]), strict=True):
         common = _common(value)
         # Those of one call mostly share these very objects, so that they need not be compared or hashed.
         if key is None or any(map(is_not, common, key)):
             key, part = common, _common_part(*common)
-        _write_job(add(), value, part, with_payload=False)
+        _write_job(add(), value, uid, part, with_payload=False)
     return answer
 
 
@@ -77,10 +78,10 @@ def _common(value: Job) -> tuple[Any, ...]:
     )
 
 
-def _write_job(message: job_pb2.Job, value: Job, common: job_pb2.Job, *, with_payload: bool) -> None:
+def _write_job(message: job_pb2.Job, value: Job, uid: str, common: job_pb2.Job, *, with_payload: bool) -> None:
     message.CopyFrom(common)
     message.name = value.name
-    message.uid = str(value.uid)
+    message.uid = uid
     message.owner = value.owner
     message.etag = etag(value.uid, value.revision)
     message.request_bytes = value.request_bytes
