@@ -1,7 +1,7 @@
 """Housekeeping: what the leader does to the tables once an hour, a small piece at a time.
 
-Dispatch is never to feel it. Each piece is a short transaction, one at a time, so that no more than one core is busy with
-it, and where nobody waits for the result, the database rests after each for longer than it took.
+Dispatch is never to feel it. Each piece is a short transaction, one at a time, so that no more than one core is busy
+with it, and where nobody waits for the result, the database rests after each for longer than it took.
 """
 
 from __future__ import annotations
