@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
 from functools import lru_cache
@@ -46,6 +47,9 @@ class Findings:
     def __init__(self) -> None:
         self._violations: list[Violation] = []
 
+    def __len__(self) -> int:
+        return len(self._violations)
+
     def add(self, field: str, description: str, reason: str = "INVALID_VALUE") -> None:
         """Notes one violation."""
         self._violations.append(Violation(field, description, reason))
@@ -53,6 +57,10 @@ class Findings:
     def add_all(self, violations: Iterable[Violation]) -> None:
         """Notes violations that were found elsewhere."""
         self._violations.extend(violations)
+
+    def place(self, path: str, first: int) -> None:
+        """Says that the fields of the violations from the `first` on lie under `path`."""
+        self._violations[first:] = [replace(each, field=path + each.field) for each in self._violations[first:]]
 
     def noted(self, read: Callable[[], T]) -> T | None:
         """What `read` returns; None, with its violations noted, when it raises InvalidRequest."""
