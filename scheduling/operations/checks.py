@@ -280,29 +280,28 @@ def first_fire(timing: Timing, now: datetime) -> datetime | None:
 
 def when_of(ports: Ports, draft: ScheduleDraft, now: datetime, field: str) -> tuple[When | None, list[Violation]]:
     """The way to say when that a draft asks for, or what is wrong with it."""
-    match draft.when:
-        case None:
-            return None, [Violation(f"{field}.when", "say when: at_time, after, cron, interval, …", "REQUIRED")]
-        case AtTime(time):
-            tolerance = ports.limits.past_tolerance
-            if time < now - tolerance:
-                late = (now - time).total_seconds()
-                return None, [
-                    Violation(
-                        f"{field}.at_time",
-                        f"{_text(time)} is {late:.0f}s in the past; expected at most {tolerance.total_seconds():.0f}s "
-                        f"(it is {_text(now)} now)",
-                        "IN_THE_PAST",
-                    )
-                ]
-            if time > now + ports.limits.horizon:
-                days = ports.limits.horizon.days
-                return None, [Violation(f"{field}.at_time", f"{_text(time)} is more than {days} days ahead", "TOO_FAR")]
-            return Once(time), []
-        case AfterDelay(delay):
-            return Once(now + delay, after=delay), []
-        case recurring:
-            return recurring, []
+    when = draft.when
+    if isinstance(when, AtTime):
+        time, tolerance = when.time, ports.limits.past_tolerance
+        if time < now - tolerance:
+            late = (now - time).total_seconds()
+            return None, [
+                Violation(
+                    f"{field}.at_time",
+                    f"{_text(time)} is {late:.0f}s in the past; expected at most {tolerance.total_seconds():.0f}s "
+                    f"(it is {_text(now)} now)",
+                    "IN_THE_PAST",
+                )
+            ]
+        if time > now + ports.limits.horizon:
+            days = ports.limits.horizon.days
+            return None, [Violation(f"{field}.at_time", f"{_text(time)} is more than {days} days ahead", "TOO_FAR")]
+        return Once(time), []
+    if when is None:
+        return None, [Violation(f"{field}.when", "say when: at_time, after, cron, interval, …", "REQUIRED")]
+    if isinstance(when, AfterDelay):
+        return Once(now + when.delay, after=when.delay), []
+    return when, []
 
 
 def _text(moment: datetime) -> str:

@@ -119,7 +119,7 @@ def read_timestamp(value: Timestamp, field: str, findings: Findings) -> datetime
             field, "must be an instant from year 1 to year 9999 with nanos from 0 to 999,999,999", "INVALID_TIMESTAMP"
         )
         return None
-    return _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000)
+    return _EPOCH + timedelta(0, seconds, nanos // 1000)
 
 
 def read_duration(value: Duration, field: str, findings: Findings) -> timedelta | None:
@@ -133,7 +133,7 @@ def read_duration(value: Duration, field: str, findings: Findings) -> timedelta 
         )
         return None
     micros = nanos // 1000 if nanos >= 0 else -(-nanos // 1000)
-    return timedelta(seconds=seconds, microseconds=micros)
+    return timedelta(0, seconds, micros)
 
 
 def read_date(value: Date, field: str, findings: Findings) -> date | None:
@@ -176,10 +176,12 @@ def _type_name(url: str) -> str | None:
     return None if match is None else match["name"]
 
 
-def timestamp(value: datetime) -> Timestamp:
-    """The instant as a message: four times as fast as letting protobuf convert it."""
+def write_timestamp(message: Timestamp, value: datetime) -> None:
+    """Sets the message to the instant: four times as fast as letting protobuf convert it."""
     since = value - _EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+    message.seconds = since.days * 86_400 + since.seconds
+    message.nanos = since.microseconds * 1000
+    message.SetInParent()
 
 
 def date_message(value: date) -> Date:
