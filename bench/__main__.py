@@ -33,14 +33,15 @@ def run_case(name: str, module: ModuleType, size: Size) -> None:
     """Runs one case and writes down what it found, so that what comes after it can fail without taking it along."""
     runs: list[Measured] = []
     loads: list[float] = []
-    for number in range(size.runs):
+    repeats = 1 if module.FULL_ONLY else size.runs
+    for number in range(repeats):
         loads.append(os.getloadavg()[0])
-        click.echo(f"\n{name}, run {number + 1} of {size.runs} (load {loads[-1]:.1f}): {module.ABOUT}")
+        click.echo(f"\n{name}, run {number + 1} of {repeats} (load {loads[-1]:.1f}): {module.ABOUT}")
         runs.append(module.measure(size, lambda text: click.echo(f"  {text}")))
         report.show(runs[-1].values, {})
     values, spread = medians([run.values for run in runs])
-    if size.runs > 1:
-        click.echo(f"\n{name}: medians of {size.runs} runs")
+    if repeats > 1:
+        click.echo(f"\n{name}: medians of {repeats} runs")
         report.show(values, spread)
     if size.scale == 1.0:
         # How busy the machine was with other things before: a figure of a busy machine says little.
@@ -55,13 +56,16 @@ def run_case(name: str, module: ModuleType, size: Size) -> None:
 @click.option("--runs", default=3, show_default=True, help="How often; the medians count.")
 @click.option("--full", is_flag=True, help="Also what takes very long.")
 @click.option("--scale", default=1.0, show_default=True, help="Shrinks what is measured, to try a case out.")
+@click.option(
+    "--keep", metavar="FOLDER", help="Where growth keeps its filled database, to find it there the next time."
+)
 @click.option("--plots/--no-plots", default=True, help="Draw the plots (in an environment of their own).")
-def main(*, names: Sequence[str], runs: int, full: bool, scale: float, plots: bool) -> None:
+def main(*, names: Sequence[str], runs: int, full: bool, scale: float, keep: str | None, plots: bool) -> None:
     """Runs the cases NAMES, or all."""
     known = modules()
     if unknown := set(names) - set(known):
         raise click.UsageError(f"no case {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    size = Size(runs=runs, full=full, scale=scale)
+    size = Size(runs=runs, full=full, scale=scale, keep=keep)
     failed: list[str] = []
     for name, module in known.items():
         if names and name not in names:

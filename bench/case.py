@@ -3,7 +3,7 @@
 A module of `bench.cases` measures one group of figures. It has
 
     ABOUT: str                      one line for people
-    FULL_ONLY: bool                 whether only `make bench-full` runs it
+    FULL_ONLY: bool                 whether only `make bench-full` runs it; such a case repeats what it measures itself
     def measure(size: Size, say: Say) -> Measured
 
 `measure` does one run, with a stack of its own (`bench.stack.running`), and returns what it found by name: those of
@@ -23,11 +23,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured. `full` is for what takes long; `scale` shrinks everything, to try a case out."""
+    """How much is measured. `full` is for what takes long; `scale` shrinks everything, to try a case out; `keep` is a
+    folder for what takes long to make, which is found there the next time.
+    """
 
     runs: int = 3
     full: bool = False
     scale: float = 1.0
+    keep: str | None = None
 
     def of(self, count: int, least: int = 1) -> int:
         """A count at this scale."""

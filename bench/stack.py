@@ -59,11 +59,15 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(settings: Mapping[str, str] | None = None, *, worker: bool = True) -> Iterator[Running]:
-    """Starts a fresh stack in a temporary folder, with default settings but for L1 and those given, and takes it down
-    again. Without `worker`, the worker is started later by `start_worker`.
+def running(
+    settings: Mapping[str, str] | None = None, *, worker: bool = True, data: str | None = None
+) -> Iterator[Running]:
+    """Starts a stack with default settings but for L1 and those given, and takes it down again: a fresh one in a
+    temporary folder, or the one whose data is in the folder `data`. Without `worker`, the worker is started later by
+    `start_worker`.
     """
-    with tempfile.TemporaryDirectory(prefix="whispr-bench-") as folder:
+    with contextlib.ExitStack() as kept:
+        folder = data or kept.enter_context(tempfile.TemporaryDirectory(prefix="whispr-bench-"))
         free = {
             # As it is installed: pip compiles what it installs, and a checkout is compiled by its first start.
             "PYTHONDONTWRITEBYTECODE": "",
@@ -75,6 +79,7 @@ def running(settings: Mapping[str, str] | None = None, *, worker: bool = True) -
             stack = Stack({**environment, **free, **(settings or {})}, path / "logs")
             try:
                 record = path / "siblings.jsonl"
+                record.unlink(missing_ok=True)
                 sibling = stack.start("siblings", ["scheduling.demo.siblings", "--record", str(record)]).said.split()[1]
                 addresses = sibling_addresses(int(sibling))
                 if worker:

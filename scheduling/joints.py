@@ -44,7 +44,6 @@ class HousekeepingStore:
     def __init__(self, leading: LeadingStore, maintaining: MaintenanceStore, pruning: PruningStore) -> None:
         self.forget_workers = leading.forget_workers
         self.tend_history = maintaining.tend_history
-        self.count_pieces = pruning.count_pieces
         self.prune_jobs_of = pruning.prune_jobs_of
         self.prune_failed = pruning.prune_failed
         self.prune_request_ids = pruning.prune_request_ids

@@ -79,6 +79,8 @@ def drain(stack: Running, count: int, prefix: str) -> Mapping[str, float]:
 
     From the first call that the sibling saw to the last durable outcome; processor time from the worker's start on.
     """
+    with psycopg.connect(stack.database_url) as connection:
+        began = connection.execute("SELECT now()").fetchone()
     stack.start_worker()
     used = stack.cpu()
     wait_until_done(stack)
@@ -87,7 +89,8 @@ def drain(stack: Running, count: int, prefix: str) -> Mapping[str, float]:
     with psycopg.connect(stack.database_url) as connection:
         row = connection.execute(
             "SELECT count(*), extract(epoch FROM max(finish_time))::float8 FROM execution_history "
-            "WHERE state = 'SUCCEEDED'"
+            "WHERE state = 'SUCCEEDED' AND finish_time >= %s",
+            began,
         ).fetchone()
     assert row is not None
     if row[0] < count or len(received) < count:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -25,8 +24,13 @@ from scheduling.storage.pruning import PruningStore
 ABOUT = "1,000,000 expired executions with jobs and schedules, pruned beside 100/s"
 FULL_ONLY = False
 
-EXPIRED, CALM, AROUND = 1_000_000, 20, 30
+EXPIRED = 1_000_000
+#: Days that are pruned one after the other, each with so many: one is over before enough is due beside it to tell a
+#: 99th percentile from chance.
+DAYS = 3
 RATE = 100
+#: Seconds until the load has come and the stack is warm, and of load before pruning begins; all of the load.
+WARM, CALM, SECONDS = 12, 30, 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,51 +40,72 @@ class Tenure:
     term: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """Seconds that it took, and the lateness in milliseconds of what was due before, meanwhile and after."""
+
+    took: float
+    before: list[float]
+    during: list[float]
+    after: list[float]
+
+
 def measure(size: Size, say: Say) -> Measured:
     """One run."""
     expired = size.of(EXPIRED, 1000)
     with running() as stack:
-        day = (datetime.now(UTC) - timedelta(days=5)).date()
-        filling.fill_finished(stack.database_url, expired, day)
+        today = datetime.now(UTC).date()
+        for number in range(DAYS):
+            filling.fill_finished(stack.database_url, expired, today - timedelta(days=5 + number))
         filling.settle(stack.database_url)
-        say(f"{expired:,} expired executions are there")
-        calm = asyncio.run(lateness.steady(stack, rate=RATE, seconds=size.of(CALM, 5), prefix="calm"))
-        took, meanwhile = asyncio.run(_prune_beside(stack, size.of(AROUND, 8)))
+        say(f"{DAYS} days with {expired:,} expired executions each are there")
+        found = asyncio.run(_prune_beside(stack, size.of(CALM, 5), size.of(SECONDS, 20)))
         with psycopg.connect(stack.database_url) as connection:
-            row = connection.execute("SELECT count(*) FROM schedules WHERE spec->>'time' < %s", [str(day)]).fetchone()
+            row = connection.execute(
+                "SELECT count(*) FROM schedules WHERE spec->>'time' < %s", [str(today - timedelta(days=5))]
+            ).fetchone()
         if row is None or row[0]:
             raise RuntimeError(f"{row} schedules are left")
-    before, during = load.percentile(calm.inside, 0.99), load.percentile(meanwhile, 0.99)
+    before, during, after = (load.percentile(part, 0.99) for part in (found.before, found.during, found.after))
     return Measured(
         {
-            "prune_s": took,
+            "prune_s": found.took / DAYS,
             "prune_p99_before_ms": before,
             "prune_p99_during_ms": during,
+            "prune_p99_after_ms": after,
             "prune_p99_ratio": during / before,
-            "prune_p50_ratio": load.percentile(meanwhile, 0.5) / load.percentile(calm.inside, 0.5),
+            "prune_p50_ratio": load.percentile(found.during, 0.5) / load.percentile(found.before, 0.5),
         },
-        {"histogram: lateness in ms while a million executions are pruned": meanwhile},
+        {"histogram: lateness in ms while a million executions are pruned": found.during},
     )
 
 
-async def _prune_beside(stack: Running, seconds: int) -> tuple[float, Sequence[float]]:
-    """Prunes in the middle of a steady load: seconds that it took, and the lateness in milliseconds of what was due
-    meanwhile.
-    """
-    load_ = asyncio.create_task(lateness.steady(stack, rate=RATE, seconds=seconds, prefix="meanwhile"))
-    # The load has to have come, which takes it a little more than four seconds.
-    await asyncio.sleep(8)
-    began = datetime.now(UTC)
+async def _prune_beside(stack: Running, calm: int, seconds: int) -> Pruning:
+    """Prunes in the middle of one steady load of so many seconds; `calm` of them, before it, are for comparison."""
+    load_ = asyncio.create_task(lateness.steady(stack, rate=RATE, seconds=seconds, prefix="beside"))
+    await asyncio.sleep(WARM + calm)
+    pruning = datetime.now(UTC)
+    began = pruning - timedelta(seconds=calm)
     took = await _prune(stack.database_url)
-    ended = datetime.now(UTC)
+    pruned = datetime.now(UTC)
     await load_
     async with await psycopg.AsyncConnection.connect(stack.database_url) as connection:
-        rows = await connection.execute(
-            "SELECT extract(epoch FROM start_time - due_time)::float8 * 1000 FROM execution_history "
-            "WHERE due_time BETWEEN %s AND %s AND state = 'SUCCEEDED'",
-            [began, ended],
+
+        async def between(first: datetime, last: datetime) -> list[float]:
+            rows = await connection.execute(
+                "SELECT extract(epoch FROM start_time - due_time)::float8 * 1000 FROM execution_history "
+                "WHERE due_time >= %s AND due_time < %s AND state = 'SUCCEEDED'",
+                [first, last],
+            )
+            late = [row[0] for row in await rows.fetchall()]
+            if not late:
+                raise RuntimeError(f"nothing was due between {first} and {last}: pruning took {took:.1f} s")
+            return late
+
+        ended = datetime.now(UTC)
+        return Pruning(
+            took, await between(began, pruning), await between(pruning, pruned), await between(pruned, ended)
         )
-        return took, [row[0] for row in await rows.fetchall()]
 
 
 async def _prune(url: str) -> float:

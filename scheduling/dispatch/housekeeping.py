@@ -1,17 +1,17 @@
 """Housekeeping: what the leader does to the tables once an hour, a small piece at a time.
 
-Dispatch is never to feel it. Each piece is a short transaction, and after each the database rests for as long as the
-piece took, or longer where nobody waits for the result.
+Dispatch is never to feel it. Each piece is a short transaction, one at a time, so that no more than one core is busy
+with it, and where nobody waits for the result, the database rests after each for longer than it took.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from scheduling.domain.clock import Clock
 from scheduling.telemetry.logs import log_event
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 ROUND_PAUSE, STANDBY_PAUSE = 3600.0, 5.0
 #: Seconds between two walks through all request ids.
 WALK_PAUSE = 24 * 3600.0
-#: Pieces of a partition that are pruned at once, each on a connection of its own.
-LANES = 2
+#: Where the walk through the jobs of a partition begins.
+FIRST = UUID(int=0)
 #: Rest after a piece, in lengths of the piece: of pruning by the day, and of the slow walk.
-REST, WALK_REST = 0.5, 4.0
+REST, WALK_REST = 0.0, 4.0
 
 R = TypeVar("R")
 
@@ -47,9 +47,7 @@ class Store(Protocol):
 
     async def tend_history(self, before_drop: Callable[[str], Awaitable[bool]]) -> int: ...
 
-    async def count_pieces(self, partition: str) -> int: ...
-
-    async def prune_jobs_of(self, term: int, partition: str, piece: int) -> Pruned: ...
+    async def prune_jobs_of(self, term: int, partition: str, after: UUID) -> tuple[Pruned, UUID | None]: ...
 
     async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned: ...
 
@@ -99,20 +97,14 @@ class Housekeeper:
     async def _prune_jobs(self, term: int, partition: str) -> bool:
         """Deletes the jobs and schedules that end with a partition; whether all have gone that may."""
         jobs = 0
-        pieces = iter(range(await self._store.count_pieces(partition)))
-
-        async def work() -> None:
-            nonlocal jobs
-            while self._leader.term == term and (piece := next(pieces, None)) is not None:
-                jobs += (await self._rested(partial(self._store.prune_jobs_of, term, partition, piece), REST)).jobs
-
-        # Each to its end: a piece that failed is told of when nothing is under way any more.
-        for ended in await asyncio.gather(*(work() for _ in range(LANES)), return_exceptions=True):
-            if ended is not None:
-                raise ended
+        following: UUID | None = FIRST
+        while following is not None and self._leader.term == term:
+            piece = partial(self._store.prune_jobs_of, term, partition, following)
+            pruned, following = await self._rested(piece, REST)
+            jobs += pruned.jobs
         if jobs:
             log_event(_log, logging.INFO, "jobs_pruned", partition=partition, jobs=jobs)
-        return self._leader.term == term
+        return following is None and self._leader.term == term
 
     async def _prune_failed(self, term: int) -> None:
         gone = 0

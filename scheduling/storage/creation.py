@@ -105,8 +105,8 @@ def _insert(table: str, prefix: str, columns: dict[str, str], order: str, times:
     )
 
 
-def _copy(table: str, columns: dict[str, str], times: Sequence[str]) -> str:
-    return f"COPY {table} ({', '.join([*columns, *times])}) FROM STDIN (FORMAT binary)"
+def _copy(table: str, columns: Sequence[str]) -> str:
+    return f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
 
 
 #: Each table that a creation fills: its prefix among the parameters, its columns, what it is ordered by, and its times.
@@ -115,38 +115,47 @@ _TABLES: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...]], ...] = (
     ("schedules", "s", _SCHEDULE, "uid", _TIMES),
     ("executions", "e", PLAN_COLUMNS, "uid", _TIMES[:1]),
 )
-_CREATE = """
-WITH
+_REQUESTS = """
     requests AS (
         INSERT INTO request_ids (principal, request_id, digest, answer)
         SELECT i.principal, i.request_id, i.digest, string_to_array(i.answer, ' ')::uuid[]
         FROM unnest(%(r_principal)s::text[], %(r_request_id)s::text[], %(r_digest)s::bytea[], %(r_answer)s::text[])
              AS i (principal, request_id, digest, answer)
         ORDER BY i.principal, i.request_id
-    ),
+        RETURNING 1
+    )"""
+_OWNERS = "unnest(%(q_owner)s::text[], %(q_jobs)s::int4[]) AS i (owner, jobs)"
+_DAY = f"({NOW} AT TIME ZONE 'UTC')::date"
+_QUOTA = f"""
     quota AS (
         INSERT INTO owner_days AS d (owner, day, jobs)
-        SELECT i.owner, ({now} AT TIME ZONE 'UTC')::date, i.jobs
-        FROM unnest(%(q_owner)s::text[], %(q_jobs)s::int4[]) AS i (owner, jobs)
-        ORDER BY i.owner
+        SELECT i.owner, {_DAY}, i.jobs FROM {_OWNERS} ORDER BY i.owner
         ON CONFLICT (owner, day) DO UPDATE SET jobs = d.jobs + excluded.jobs
         RETURNING owner, jobs
     ),
-    {made}
-    over AS (SELECT whispr_over_quota(owner) FROM quota WHERE jobs > %(limit)s),
-    near AS (SELECT pg_notify('{channel}', '') WHERE %(first)s <= {now} + interval '{near} seconds')
-SELECT {now}, (SELECT count(*) FROM over), (SELECT count(*) FROM near)
-"""
-_MADE = "".join(f"made_{table[0]} AS ({_insert(*table)}),\n    " for table in _TABLES)
+    over AS (SELECT whispr_over_quota(owner) FROM quota WHERE jobs > %(limit)s)"""
+#: Who is over the quota for certain learns it before anything is made. Locks nothing.
+_EARLY = f"""
+    early AS (
+        SELECT whispr_over_quota(i.owner) FROM {_OWNERS}
+        WHERE i.jobs + (SELECT d.jobs FROM owner_days d WHERE d.owner = i.owner AND d.day = {_DAY}) > %(limit)s
+    )"""
+_NEAR = (
+    f"near AS (SELECT pg_notify('{CHANNEL}', '') WHERE %(first)s <= {NOW} + interval '{NEAR.total_seconds()} seconds')"
+)
+_MADE = ", ".join(f"made_{table[0]} AS ({_insert(*table)})" for table in _TABLES)
 
+# What one creation may have to wait for until another is committed is taken in the same order by all, so that nobody
+# waits in a circle: the request ids, the rows of the owners, the ids of jobs that callers chose.
 
-def _create(made: str) -> binary.Numbered:
-    return binary.Numbered(_CREATE.format(made=made, now=NOW, channel=CHANNEL, near=NEAR.total_seconds()))
-
-
-_CREATE_ALL = _create(_MADE)
-#: The same without the rows, which are copied after it, in its transaction.
-_CREATE_FRAME = _create("")
+#: All in one statement. What its SELECT asks for comes before what is only made.
+_CREATE = binary.Numbered(
+    f"WITH {_REQUESTS}, {_QUOTA}, {_MADE}, {_NEAR} "
+    f"SELECT {NOW}, (SELECT count(*) FROM requests), (SELECT count(*) FROM over), (SELECT count(*) FROM near)"
+)
+#: When the rows are copied: what goes first, and what locks the owners' rows, which most batches share.
+_OPEN = binary.Numbered(f"WITH {_REQUESTS}, {_EARLY} SELECT {NOW}, (SELECT count(*) FROM early)")
+_CHARGE = binary.Numbered(f"WITH {_QUOTA}, {_NEAR} SELECT (SELECT count(*) FROM over), (SELECT count(*) FROM near)")
 
 _TAKEN_REQUESTS = """
 SELECT t.principal, t.request_id, t.digest, t.answer
@@ -223,41 +232,84 @@ def _job_columns(jobs: Sequence[NewJob]) -> dict[str, list[Any]]:
     }
 
 
-def _records(jobs: Sequence[NewJob]) -> tuple[dict[str, list[Any]], ...]:
+def _records(jobs: Sequence[NewJob]) -> dict[str, dict[str, list[Any]]]:
     """The columns of the rows for each of _TABLES."""
     scheduled = [(new.uid, new.schedule) for new in jobs if new.schedule is not None]
-    return _job_columns(jobs), schedule_columns(scheduled), first_plans(jobs)
+    return {"jobs": _job_columns(jobs), "schedules": schedule_columns(scheduled), "executions": first_plans(jobs)}
 
 
-def _arrays(records: Sequence[dict[str, list[Any]]]) -> dict[str, Any]:
-    """The parameters of _CREATE_ALL for these rows."""
+def _arrays(records: Mapping[str, dict[str, list[Any]]]) -> dict[str, Any]:
+    """The parameters of _CREATE for these rows."""
     return {
         f"{prefix}_{name}": (binary.array if name in _VARIED else binary.steady_array)(
-            "text" if kind == "words" else kind, values[name]
+            "text" if kind == "words" else kind, records[table][name]
         )
-        for (_, prefix, columns, _, _), values in zip(_TABLES, records, strict=True)
+        for table, prefix, columns, _, _ in _TABLES
         for name, kind in columns.items()
     }
 
 
-async def _copy_in(
-    connection: psycopg.AsyncConnection[Any], now: datetime, records: Sequence[dict[str, list[Any]]]
-) -> None:
-    for (table, _, columns, _, times), values in zip(_TABLES, records, strict=True):
-        encoded = [binary.encode(kind, values[name]) for name, kind in columns.items()]
-        encoded += [binary.encode("timestamptz", [now]) * len(values["uid"])] * len(times)
-        async with connection.cursor().copy(_copy(table, columns, times)) as copy:
-            await copy.write(binary.copy_rows(encoded))
-
-
 async def _run(
     connection: psycopg.AsyncConnection[Any], statement: binary.Numbered, parameters: dict[str, Any]
-) -> datetime:
+) -> psycopg.AsyncRawCursor[Any]:
     cursor = psycopg.AsyncRawCursor(connection)
-    row = await (await cursor.execute(statement.text, statement.values(parameters))).fetchone()
+    return await cursor.execute(statement.text, statement.values(parameters))
+
+
+async def _moment_of(cursor: psycopg.AsyncRawCursor[Any]) -> datetime:
+    row = await cursor.fetchone()
     assert row is not None
     moment: datetime = row[0]
     return moment
+
+
+async def _copy_in(
+    connection: psycopg.AsyncConnection[Any],
+    now: datetime,
+    records: Mapping[str, dict[str, list[Any]]],
+    copies: binary.Copies,
+) -> None:
+    for table, _, columns, _, times in _TABLES:
+        values = records.get(table)
+        if values is not None:
+            made = dict.fromkeys(times, [now] * len(values["uid"]))
+            order, rows = copies.rows(columns | dict.fromkeys(times, "timestamptz"), values | made)
+            async with connection.cursor().copy(_copy(table, order)) as copy:
+                await copy.write(rows)
+
+
+async def _copied(
+    connection: psycopg.AsyncConnection[Any],
+    frame: dict[str, Any],
+    records: dict[str, dict[str, list[Any]]],
+    *,
+    chosen: bool,
+) -> datetime:
+    """Stores the records in a transaction of its own. `chosen` tells that others may want ids of these jobs too.
+
+    The owners' rows are locked as late as can be, and mostly for no longer than the commit takes.
+    """
+    copies = binary.Copies()
+    try:
+        async with connection.pipeline():
+            await connection.execute("BEGIN", prepare=False)
+            cursor = await _run(connection, _OPEN, frame)
+        now = await _moment_of(cursor)
+        late = {"jobs": records.pop("jobs")} if chosen else {}
+        await _copy_in(connection, now, records, copies)
+        if late:
+            await _run(connection, _CHARGE, frame)
+            await _copy_in(connection, now, late, copies)
+            await connection.execute("COMMIT", prepare=False)
+        else:
+            async with connection.pipeline():
+                await _run(connection, _CHARGE, frame)
+                await connection.execute("COMMIT", prepare=False)
+    except psycopg.Error:
+        if not connection.closed:
+            await connection.rollback()
+        raise
+    return now
 
 
 def _job_id(new: NewJob) -> str:
@@ -348,11 +400,9 @@ class Creator:
         records = _records(jobs)
         async with self._database.hot() as connection:
             if len(jobs) < COPY_FROM:
-                return await _run(connection, _CREATE_ALL, frame | _arrays(records))
-            async with connection.transaction():
-                now = await _run(connection, _CREATE_FRAME, frame)
-                await _copy_in(connection, now, records)
-            return now
+                return await _moment_of(await _run(connection, _CREATE, frame | _arrays(records)))
+            chosen = not all(new.has_made_id for new in jobs)
+            return await _copied(connection, frame, records, chosen=chosen)
 
     async def _settle(
         self, creations: Sequence[Creation], group: Sequence[int]

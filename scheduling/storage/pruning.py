@@ -1,8 +1,8 @@
 """Pruning: what has ended leaves when its time is over, a bounded piece at a time.
 
 Executions leave with the partition of their day, at once. Their one-off jobs and schedules stand in tables that cannot
-be dropped: they are deleted before that, in the order in which the partition holds them, which is about the order in
-which they lie in their own tables. Whatever is repeated after a crash finds nothing left to do.
+be dropped: they are deleted before that, in the order of their uids, which is that of their creation and so about the
+one in which they lie in their own tables and indexes. Whatever is repeated after a crash finds nothing left to do.
 
 Nothing unfinished goes. A job with any live execution stays, FAILED ones included, and so does one that could fire
 again: only one-offs go, and what was cancelled. Who makes use of a job changes its row in that transaction
@@ -12,11 +12,11 @@ it. Every statement checks the leader's term.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,25 +24,28 @@ from scheduling.domain.bulk import KEPT_FOR
 from scheduling.storage.database import NOW, Database
 from scheduling.storage.leading import TERM_HOLDS
 
-#: Pages of a history partition whose jobs go in one transaction: some five thousand rows.
-PIECE_PAGES = 200
-#: Rows of other tables in one statement.
+#: Rows that are looked at, or go, in one statement.
 PIECE_ROWS = 5000
 #: What was made within this time is in use, whatever else is known of it.
 _LATELY = "interval '1 day'"
 
-_NOT_LIVE = f"{TERM_HOLDS} AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = ended.job_uid)"
 # A job that was never used but by its one schedule has no other execution: nothing need be looked up in the history.
-# Where its schedule lies is known from looking whether it is a one-off, so it is not searched for again.
+# All tables are read along the keys of the piece, each in one go, and joined by merging, so that jobs are locked in the
+# order of their uids. Where a schedule lies is known from looking whether it is a one-off, so it is not searched for
+# again.
 _UNUSED = f"""
+keys AS MATERIALIZED (SELECT ARRAY(SELECT job_uid FROM ended) AS uids),
 gone AS (
-    DELETE FROM jobs j USING ended, schedules s
-    WHERE j.uid = ended.job_uid AND s.job_uid = ended.job_uid AND j.used_time IS NULL
-      AND s.kind = 'ONCE' AND NOT s.paused AND {_NOT_LIVE}
+    DELETE FROM jobs j USING schedules s
+    WHERE j.uid = ANY((SELECT uids FROM keys)::uuid[]) AND j.used_time IS NULL
+      AND s.job_uid = ANY((SELECT uids FROM keys)::uuid[]) AND s.job_uid = j.uid AND s.kind = 'ONCE' AND NOT s.paused
+      AND NOT EXISTS (
+          SELECT FROM executions e WHERE e.job_uid = ANY((SELECT uids FROM keys)::uuid[]) AND e.job_uid = j.uid)
+      AND {TERM_HOLDS}
     RETURNING s.ctid AS place
 ),
 silent AS (DELETE FROM schedules WHERE ctid = ANY(ARRAY(SELECT place FROM gone)) RETURNING 1)
-SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), (SELECT count(*) FROM ended)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), cardinality(uids), uids[cardinality(uids)] FROM keys
 """
 # A schedule that somebody changed at that very moment lies elsewhere by now.
 _LEFT_BEHIND = f"""
@@ -51,7 +54,7 @@ silent AS (
     WHERE s.job_uid = ended.job_uid AND {TERM_HOLDS} AND NOT EXISTS (SELECT FROM jobs j WHERE j.uid = ended.job_uid)
     RETURNING 1
 )
-SELECT 0, (SELECT count(*) FROM silent), 0
+SELECT count(*) FROM silent
 """
 # Of the others it is, in each day that is kept: dear, and rare. Of recurring jobs only those go that were cancelled; an
 # ended schedule is somebody's work and goes when they delete it. `bool_and` of no schedule at all is NULL, so that a
@@ -59,7 +62,8 @@ SELECT 0, (SELECT count(*) FROM silent), 0
 _USED = f"""
 gone AS (
     DELETE FROM jobs j USING ended
-    WHERE j.uid = ended.job_uid AND {_NOT_LIVE}
+    WHERE j.uid = ended.job_uid AND {TERM_HOLDS}
+      AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = ended.job_uid)
       AND ((SELECT bool_and(s.kind = 'ONCE' AND NOT s.paused) FROM schedules s WHERE s.job_uid = j.uid)
            OR j.cancel_time < {NOW} - {_LATELY})
       AND coalesce(j.used_time < {NOW} - {_LATELY}, true)
@@ -70,24 +74,27 @@ gone AS (
 ),
 silent AS (DELETE FROM schedules s USING gone WHERE s.job_uid = gone.uid RETURNING s.uid),
 gaps AS (DELETE FROM schedule_gaps WHERE schedule_uid = ANY(ARRAY(SELECT uid FROM silent)))
-SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent), (SELECT count(*) FROM ended)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent)
 """
-_PAGES = "SELECT pg_relation_size(to_regclass(%(name)s)) / current_setting('block_size')::int"
-# In the order in which they were made: what is looked up one after the other lies side by side.
+# From the index alone, where the partition was vacuumed. However often a job was executed, it is seen once.
 _OF_PARTITION = """
-WITH ended AS MATERIALIZED (
-    SELECT DISTINCT job_uid FROM "{partition}" WHERE ctid >= %(first)s::tid AND ctid < %(last)s::tid ORDER BY job_uid
+WITH page AS MATERIALIZED (
+    SELECT job_uid FROM "{partition}" WHERE job_uid > %(after)s ORDER BY job_uid LIMIT %(rows)s
 ),
+ended AS MATERIALIZED (SELECT DISTINCT job_uid FROM page ORDER BY job_uid),
 """
 _OF_JOBS = """
 WITH ended AS MATERIALIZED (SELECT DISTINCT job_uid FROM unnest(%(jobs)s::uuid[]) AS i (job_uid) ORDER BY job_uid),
 """
-# Whatever the tables' size and statistics, a piece is looked up by index, row for row. What a crash of PostgreSQL takes
-# back is done again, so nobody waits for the disk.
+# Whatever the tables' size and statistics, a piece is looked up by index, and nothing but the piece. What a crash of
+# PostgreSQL takes back is done again, so nobody waits for the disk.
 _BY_INDEX = """
-SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
-SET LOCAL enable_material = off; SET LOCAL synchronous_commit = off
+SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_material = off; SET LOCAL synchronous_commit = off;
 """
+# By a list of keys, or row for row.
+_BY_LIST = f"{_BY_INDEX} SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = on"
+_BY_ROW = f"{_BY_INDEX} SET LOCAL enable_nestloop = on; SET LOCAL enable_mergejoin = off"
 # Jobs are locked before their executions, as by everyone else.
 _FAILED = f"""
 WITH old AS MATERIALIZED (
@@ -165,20 +172,15 @@ class PruningStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def count_pieces(self, partition: str) -> int:
-        """In how many pieces a history partition is looked through."""
-        async with self._database.begin() as connection:
-            pages = (await connection.exec_driver_sql(_PAGES, {"name": partition})).scalar_one()
-        return math.ceil((pages or 0) / PIECE_PAGES)
+    async def prune_jobs_of(self, term: int, partition: str, after: UUID) -> tuple[Pruned, UUID | None]:
+        """One piece of the walk through the jobs of a history partition by uid, `after` an earlier one or the nil UUID:
+        deletes the jobs and schedules that end with its executions. What went, and where it goes on, None at the end.
 
-    async def prune_jobs_of(self, term: int, partition: str, piece: int) -> Pruned:
-        """Deletes the jobs and schedules that end with the rows of a piece of a history partition, the first being 0.
-
-        Pieces may be pruned at the same time: jobs are locked in the order of their uids.
+        By the partition's index of jobs; locks the jobs in the order of their uids.
         """
-        pages = {"first": f"({piece * PIECE_PAGES},0)", "last": f"({(piece + 1) * PIECE_PAGES},0)"}
         async with self._database.maintain() as connection:
-            return await self._prune(connection, _OF_PARTITION.format(partition=partition), term, **pages)
+            page = _OF_PARTITION.format(partition=partition)
+            return await self._prune(connection, page, term, after=after, rows=PIECE_ROWS)
 
     async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned:
         """Deletes FAILED executions of `targets` that failed longer than `keep` ago, and the jobs that end with them.
@@ -187,7 +189,7 @@ class PruningStore:
         """
         async with self._database.maintain() as connection:
             found = await self._rows(connection, _FAILED, term, keep=keep, targets=list(targets))
-            pruned = await self._prune(connection, _OF_JOBS, term, jobs=[row[0] for row in found])
+            pruned, _ = await self._prune(connection, _OF_JOBS, term, jobs=[row[0] for row in found])
         return replace(pruned, executions=len(found))
 
     async def prune_request_ids(self, term: int, after: tuple[str, str]) -> tuple[int, tuple[str, str] | None]:
@@ -211,16 +213,20 @@ class PruningStore:
                 gone += len(await self._rows(connection, f"{statement} RETURNING 1", term, keep=keep, kept=KEPT_FOR))
         return gone
 
-    async def _prune(self, connection: AsyncConnection, ended: str, term: int, **parameters: Any) -> Pruned:
-        """Deletes those of the jobs in `ended` that may go."""
-        await connection.exec_driver_sql(_BY_INDEX)
-        jobs, schedules, all_ = (await self._rows(connection, ended + _UNUSED, term, **parameters))[0]
+    async def _prune(
+        self, connection: AsyncConnection, ended: str, term: int, **parameters: Any
+    ) -> tuple[Pruned, UUID | None]:
+        """Deletes those of the jobs in `ended` that may go; returns the last of `ended` as well."""
+        await connection.exec_driver_sql(_BY_LIST)
+        jobs, schedules, all_, last = (await self._rows(connection, ended + _UNUSED, term, **parameters))[0]
+        if schedules < jobs or jobs < all_:
+            await connection.exec_driver_sql(_BY_ROW)
         if schedules < jobs:
-            schedules += (await self._rows(connection, ended + _LEFT_BEHIND, term, **parameters))[0][1]
+            schedules += (await self._rows(connection, ended + _LEFT_BEHIND, term, **parameters))[0][0]
         if jobs < all_:
             used = (await self._rows(connection, ended + _USED, term, **parameters))[0]
             jobs, schedules = jobs + used[0], schedules + used[1]
-        return Pruned(jobs, schedules)
+        return Pruned(jobs, schedules), last
 
     async def _rows(self, connection: AsyncConnection, statement: str, term: int, **parameters: Any) -> Sequence[Any]:
         parameters |= {"now": self._database.now(), "term": term}

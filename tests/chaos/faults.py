@@ -34,7 +34,7 @@ class Kind:
 
 #: Each matches statements of the storage room, and none matches those of another; a unit test sees to both.
 KINDS = (
-    Kind("create", r"INSERT INTO request_ids .*INSERT INTO owner_days ", "owner_days"),
+    Kind("create", r"^WITH\s+(requests|quota) AS .*INSERT INTO owner_days ", "owner_days"),
     Kind("advance", r"FROM schedules s\s+WHERE s.evaluated_until .* FOR UPDATE OF s SKIP LOCKED", "schedules"),
     Kind(
         "release", r"WITH waiting AS \(.*FOR UPDATE SKIP LOCKED.*SET state = 'FAILED', reason = 'EXPIRED'", "executions"

@@ -14,7 +14,7 @@ import pytest
 
 from scheduling.app import SystemClock, prunable_targets
 from scheduling.delivery.targets import TargetTable
-from scheduling.dispatch.housekeeping import ROUND_PAUSE, STANDBY_PAUSE, WALK_PAUSE, Housekeeper
+from scheduling.dispatch.housekeeping import FIRST, ROUND_PAUSE, STANDBY_PAUSE, WALK_PAUSE, Housekeeper
 from scheduling.domain.ids import uuid7
 from scheduling.domain.job import Job
 from scheduling.domain.lifecycle import State
@@ -56,8 +56,9 @@ async def prune(stores: Stores, day: date) -> Pruned:
     """Prunes the jobs that end with the partition of a day, and drops it."""
     name, jobs, schedules = name_of(day), 0, 0
     pruning = PruningStore(stores.database)
-    for piece in range(await pruning.count_pieces(name)):
-        pruned = await pruning.prune_jobs_of(stores.term, name, piece)
+    following: UUID | None = FIRST
+    while following is not None:
+        pruned, following = await pruning.prune_jobs_of(stores.term, name, following)
         jobs, schedules = jobs + pruned.jobs, schedules + pruned.schedules
     await stores.query(f"DROP TABLE {name}")
     return Pruned(jobs, schedules)
@@ -203,6 +204,34 @@ def test_a_cancelled_recurring_job_leaves_with_the_last_of_its_history(database_
     run(scenario())
 
 
+def test_a_job_that_ran_more_often_than_a_piece_has_rows_does_not_hold_up_the_others(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduling.storage.pruning.PIECE_ROWS", 2)
+
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            await stores.lead()
+            day = prune_day(stores)
+            await make_partition(stores, day)
+            await finish(stores, await stores.one_off())
+            often = once(stores.clock.now())
+            (job,) = await stores.create(new_job(stores.clock.now(), schedule=often))
+            await finish(stores, often.plan_uid)
+            for _ in range(5):
+                await finish(stores, await add_run(stores, job))
+            await finish(stores, await stores.one_off())
+            stores.clock.advance(MONTH + DAY * 3)
+            pruning, found = PruningStore(stores.database), []
+            following: UUID | None = FIRST
+            while following is not None:
+                pruned, following = await pruning.prune_jobs_of(stores.term, name_of(day), following)
+                found.append(pruned)
+            assert found == [Pruned(2, 2), Pruned(1, 1), Pruned()]
+
+    run(scenario())
+
+
 def test_what_the_previous_version_made_is_looked_up_in_the_history(database_url: str) -> None:
     async def scenario() -> None:
         async with open_stores(database_url) as stores:
@@ -262,7 +291,7 @@ def test_without_the_term_nothing_is_pruned(database_url: str) -> None:
             stores.clock.advance(MONTH + DAY * 3)
             pruning = PruningStore(stores.database)
             for wrong in (term - 1, term + 1):
-                assert await pruning.prune_jobs_of(wrong, name_of(day), 0) == Pruned()
+                assert (await pruning.prune_jobs_of(wrong, name_of(day), FIRST))[0] == Pruned()
                 assert await pruning.prune_failed(wrong, MONTH, [CLEANUP]) == Pruned()
                 assert await pruning.prune_oddments(wrong, MONTH) == 0
             assert await stores.count("jobs") == 2
@@ -299,10 +328,10 @@ def test_a_run_that_is_being_added_keeps_its_job_from_being_pruned(database_url:
                 patient = await stack.enter_async_context(
                     Database(stores.url, application="tests", hot_timeout=MINUTE, now=stores.clock.now)
                 )
-                pruning = asyncio.create_task(PruningStore(patient).prune_jobs_of(stores.term, name_of(day), 0))
+                pruning = asyncio.create_task(PruningStore(patient).prune_jobs_of(stores.term, name_of(day), FIRST))
                 await asyncio.wait_for(somebody_waits_for_a_lock(stores), 30)
                 await other.commit()
-                assert await pruning == Pruned()
+                assert (await pruning)[0] == Pruned()
             assert await job_ids(stores) == {job.job_id}
 
     run(scenario())
@@ -325,9 +354,9 @@ def test_runs_and_pruning_at_once_lose_no_run(database_url: str) -> None:
             stores.clock.advance(MONTH + DAY * 3)
             chosen = random.Random(7).sample(list(jobs), 30)
             results: list[Any] = await asyncio.gather(
-                PruningStore(stores.database).prune_jobs_of(stores.term, name_of(day), 0),
+                PruningStore(stores.database).prune_jobs_of(stores.term, name_of(day), FIRST),
                 *(add_run(stores, job) for job in chosen),
-                PruningStore(stores.database).prune_jobs_of(stores.term, name_of(day), 0),
+                PruningStore(stores.database).prune_jobs_of(stores.term, name_of(day), FIRST),
                 return_exceptions=True,
             )
             accepted = {uid for uid in results if isinstance(uid, UUID)}
@@ -341,7 +370,12 @@ def test_runs_and_pruning_at_once_lose_no_run(database_url: str) -> None:
     run(scenario())
 
 
-def test_whatever_state_jobs_are_in_only_the_finished_go(database_url: str) -> None:
+@pytest.mark.parametrize("rows", [3, 5000])
+def test_whatever_state_jobs_are_in_only_the_finished_go(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("scheduling.storage.pruning.PIECE_ROWS", rows)
+
     async def scenario() -> None:
         chance = random.Random(20310701)
         async with open_stores(database_url) as stores:
@@ -440,7 +474,6 @@ class Rooms:
 
     def __init__(self, stores: Stores, tenure: Tenure) -> None:
         pruning = PruningStore(stores.database)
-        self.count_pieces = pruning.count_pieces
         self._prune_jobs_of = pruning.prune_jobs_of
         self._tenure = tenure
         self.stop_after: int | None = None
@@ -450,18 +483,18 @@ class Rooms:
         self.prune_request_ids = pruning.prune_request_ids
         self.prune_oddments = pruning.prune_oddments
 
-    async def prune_jobs_of(self, term: int, partition: str, piece: int) -> Pruned:
+    async def prune_jobs_of(self, term: int, partition: str, after: UUID) -> tuple[Pruned, UUID | None]:
         if self.stop_after is not None:
             if self.stop_after == 0:
                 self._tenure.term = None
             self.stop_after -= 1
-        return await self._prune_jobs_of(term, partition, piece)
+        return await self._prune_jobs_of(term, partition, after)
 
 
 def test_a_round_prunes_whole_days_and_what_a_lost_term_leaves_the_next_round_does(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduling.storage.pruning.PIECE_PAGES", 1)
+    monkeypatch.setattr("scheduling.storage.pruning.PIECE_ROWS", 30)
 
     async def scenario() -> None:
         clock = ManualClock(SystemClock().now())
@@ -556,10 +589,10 @@ def test_a_schedule_that_changes_while_its_job_is_pruned_is_not_left_behind(data
             patient = await stack.enter_async_context(
                 Database(stores.url, application="tests", hot_timeout=MINUTE, now=stores.clock.now)
             )
-            pruning = asyncio.create_task(PruningStore(patient).prune_jobs_of(stores.term, name_of(day), 0))
+            pruning = asyncio.create_task(PruningStore(patient).prune_jobs_of(stores.term, name_of(day), FIRST))
             await asyncio.wait_for(somebody_waits_for_a_lock(stores), 30)
             await other.commit()
-            assert await pruning == Pruned(3, 3)
+            assert (await pruning)[0] == Pruned(3, 3)
             assert [await stores.count(table) for table in ("jobs", "schedules")] == [0, 0]
 
     run(scenario())

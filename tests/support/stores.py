@@ -49,10 +49,12 @@ class Stores:
         limits: GateLimits | None = None,
         size: int = 10,
         real_now: bool = False,
+        hot_timeout: timedelta = timedelta(seconds=2),
     ) -> None:
         self.url = url
         self.clock = clock
-        self.database = Database(url, application="tests", size=size, now=None if real_now else clock.now)
+        now = None if real_now else clock.now
+        self.database = Database(url, application="tests", size=size, now=now, hot_timeout=hot_timeout)
         self.store = PostgresStore(self.database, owner_daily_jobs=owner_daily_jobs, exempt_owner=exempt_owner)
         self.advancing = AdvancingStore(self.database)
         self.releasing = ReleasingStore(

@@ -1,0 +1,1 @@
+"""Requests that every caller may send and that are refused, with how."""
