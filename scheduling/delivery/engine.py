@@ -51,7 +51,7 @@ CLAIM_SECONDS = 3.0
 #: Seconds for what is cancelled at the end of a drain to end, and for its outcomes to be recorded.
 LAST_SECONDS = 5.0
 #: The next calls begin when one part in GROUP_PART of the slots is free, or GROUP_SECONDS after the ones before.
-GROUP_PART, GROUP_SECONDS = 4, 0.004
+GROUP_PART, GROUP_SECONDS = 3, 0.006
 #: What was claimed ahead and has found no slot within so many seconds is given back: the target has become slow.
 AHEAD_PATIENCE = 0.5
 

@@ -34,7 +34,7 @@ _TRY_LOCK = f"SELECT pg_try_advisory_xact_lock({_LOCK_KEY}), {NOW}"
 BUFFERED_JOBS = 2000
 _FIRST = UUID(int=0)
 #: How many executions of a queue the first round of a backlog takes, and how few the rounds after failed ones.
-FIRST_BATCH, LEAST_BATCH = 500, 50
+FIRST_BATCH, LEAST_BATCH = 1000, 50
 
 # What nobody started before its maximum age ends as it is found; the rest of what waits for a gate or a retry is looked
 # for by its own small index. A paused one-off is told by its resume.
