@@ -112,16 +112,12 @@ _INPUT = f"unnest({', '.join(f'%({name})s::{kind}[]' for name, kind in _OUTCOME.
 
 # What a caller has asked to end is never tried again, also when the wish came after the worker had decided on a retry.
 _ENDS = "(i.state IN ('SUCCEEDED', 'CANCELLED') OR (i.state = 'PENDING' AND i.asked))"
-_RECORD = Numbered(f"""
-WITH held AS MATERIALIZED (
-    SELECT i.*, e.cancel_request_time IS NOT NULL AS asked
-    FROM {_INPUT} CROSS JOIN LATERAL (
-        SELECT claim_token, cancel_request_time FROM executions WHERE uid = i.uid LIMIT 1 FOR UPDATE
-    ) AS e
-    WHERE e.claim_token = i.token
-),
+
+
+def _ended(where: str) -> str:
+    return f"""
 ended AS (
-    DELETE FROM executions e USING held i WHERE e.uid = i.uid AND {_ENDS}
+    DELETE FROM executions e USING held i WHERE e.uid = i.uid AND {where}
     RETURNING e.uid, e.job_uid, e.schedule_uid, e.schedule_id, e.origin, e.target, e.queue, e.owner,
         CASE i.state WHEN 'PENDING' THEN 'CANCELLED' ELSE i.state END AS state,
         CASE i.state WHEN 'PENDING' THEN 'CALLER' ELSE i.reason END AS reason,
@@ -132,7 +128,18 @@ ended AS (
         e.request_type, i.response, i.response_type, e.cancel_request_time, e.job_revision, e.retention_days,
         e.create_time, e.principal, {NOW} AS finish_time
 ),
-moved AS ({move_sql("ended", {})}),
+moved AS ({move_sql("ended", {})})"""
+
+
+_RECORD = Numbered(f"""
+WITH held AS MATERIALIZED (
+    SELECT i.*, e.cancel_request_time IS NOT NULL AS asked
+    FROM {_INPUT} CROSS JOIN LATERAL (
+        SELECT claim_token, cancel_request_time FROM executions WHERE uid = i.uid LIMIT 1 FOR UPDATE
+    ) AS e
+    WHERE e.claim_token = i.token
+),
+{_ended(_ENDS).strip()},
 kept AS (
     UPDATE executions e
     SET state = i.state, reason = i.reason, claim_token = NULL, claim_time = NULL, deadline_time = NULL,
@@ -146,6 +153,13 @@ kept AS (
     RETURNING e.uid
 )
 SELECT uid FROM ended UNION ALL SELECT uid FROM kept
+""")
+# Successes end whatever was asked meanwhile: nothing of them is read under a lock before, the deletion itself checks
+# the token. The rows are deleted, and so locked, in the order of the input.
+_RECORD_SUCCESSES = Numbered(f"""
+WITH held AS MATERIALIZED (SELECT * FROM {_INPUT} WHERE i.state = 'SUCCEEDED'),
+{_ended("e.claim_token = i.token").strip()}
+SELECT uid FROM ended
 """)
 
 
@@ -236,7 +250,8 @@ class DeliveryStore:
         records = [_outcome_columns(outcome) for outcome in sorted(outcomes, key=lambda each: each.uid.int)]
         columns = zip(_OUTCOME.items(), zip(*records, strict=True), strict=True)
         parameters = {name: array(kind, list(values)) for (name, kind), values in columns}
-        return {row[0] for row in await self._run(_RECORD, parameters)}
+        only_successes = all(outcome.state is State.SUCCEEDED for outcome in outcomes)
+        return {row[0] for row in await self._run(_RECORD_SUCCESSES if only_successes else _RECORD, parameters)}
 
     async def cancellations(self, worker: UUID) -> set[UUID]:
         """The claim tokens of this worker's executions that a caller wants to end. By executions_running."""

@@ -324,6 +324,37 @@ def test_a_batch_of_outcomes_records_each_for_itself(database_url: str) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("change", "is_recorded"),
+    [("cancel_request_time = now()", True), ("claim_token = gen_random_uuid()", False)],
+)
+def test_a_success_waits_for_who_changes_its_row_and_asks_for_its_token_again(
+    database_url: str, change: str, is_recorded: bool
+) -> None:
+    async def scenario() -> None:
+        async with (
+            open_stores(database_url) as stores,
+            await psycopg.AsyncConnection.connect(database_url) as other,
+            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching,
+        ):
+            worker = await stores.worker()
+            uids = await queued(stores, 3)
+            claims = await stores.claim(worker, *uids)
+            outcomes = [stores.outcome(claim) for claim in claims]
+            await other.execute(f"UPDATE executions SET {change} WHERE uid = %s", [uids[1]])
+            recording = asyncio.create_task(stores.delivering.record(outcomes))
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+            while (await (await watching.execute(blocked, [other.info.backend_pid])).fetchone()) == (0,):
+                pass
+            await other.commit()
+            assert await recording == (set(uids) if is_recorded else {uids[0], uids[2]})
+            assert await stores.state(uids[1]) is (State.SUCCEEDED if is_recorded else State.RUNNING)
+            asked = "SELECT 1 FROM execution_history WHERE uid = %s AND cancel_request_time IS NOT NULL"
+            assert len(await stores.query(asked, uids[1])) == is_recorded
+
+    run(scenario())
+
+
 def test_a_wish_to_cancel_turns_a_retry_into_the_end(database_url: str) -> None:
     async def scenario() -> None:
         async with open_stores(database_url) as stores:
@@ -493,7 +524,11 @@ def test_a_claim_and_a_record_find_their_rows_by_key_whatever_the_planner_believ
             claim = {"uids": none, "tokens": none, "lead": LEAD, "targets": targets, "alone": False, "worker": uuid4()}
             claim["avoid"] = array("text", [])
             async with hot.hot() as connection:
-                for statement, values in ((delivering._CLAIM, claim), (delivering._RECORD, record)):
+                for statement, values in (
+                    (delivering._CLAIM, claim),
+                    (delivering._RECORD, record),
+                    (delivering._RECORD_SUCCESSES, record),
+                ):
                     cursor = psycopg.AsyncRawCursor(connection)
                     parameters = statement.values({"now": None, **values})
                     await cursor.execute(b"EXPLAIN " + statement.text, parameters)
