@@ -454,7 +454,7 @@ class DeliveryEngine:
         """Begins the next calls once there are slots for a group of them, or the last ones have begun some time ago.
 
         Calls that begin in one turn of the event loop go out, and come in at the target, with fewer switches between
-        threads than as many one by one: a third of what a call costs in both processes.
+        threads than as many one by one (`docs/performance.md`).
         """
         if not lane.ahead:
             return

@@ -54,11 +54,11 @@ def test_however_far_ahead_is_claimed_no_more_calls_are_made_at_once_than_slots(
     run(scenario())
 
 
-@pytest.mark.parametrize(("seconds", "begun"), [(3600.0, 8), (engine.GROUP_SECONDS, 9)])
+@pytest.mark.parametrize(("seconds", "begun"), [(3600.0, 6), (engine.GROUP_SECONDS, 7)])
 def test_a_free_slot_waits_for_others_before_the_next_calls_begin_and_not_for_long(
     database_url: str, monkeypatch: pytest.MonkeyPatch, seconds: float, begun: int
 ) -> None:
-    """Of eight slots two make a group."""
+    """Of six slots two make a group."""
     monkeypatch.setattr(engine, "GROUP_SECONDS", seconds)
     # However slow the machine is, nothing goes back meanwhile.
     monkeypatch.setattr(engine, "AHEAD_PATIENCE", 3600.0)
@@ -74,24 +74,24 @@ def test_a_free_slot_waits_for_others_before_the_next_calls_begin_and_not_for_lo
         caller = RecordingCaller(answer)
         async with (
             open_stores(database_url, FlowingClock()) as stores,
-            EngineProcess(stores, caller, slots=8, claim_ahead=FAR) as worker,
+            EngineProcess(stores, caller, slots=6, claim_ahead=FAR) as worker,
         ):
             lane = worker.engine._lanes[Queue.HIGH]
             lane.pace, lane.measured_at = 1000.0, stores.clock.monotonic() + 3600
             uids = await queued(stores, 16)
             await worker.hand_over(*uids)
-            await caller.until(8)
+            await caller.until(6)
             ends[caller.keys[0]].set()
             await worker.witness.until_recorded(1)
             await caller.until(begun)
             assert len(caller.calls) == begun
             ends[caller.keys[1]].set()
-            await caller.until(10)
+            await caller.until(8)
             for key in [str(uid) for uid in uids]:
                 ends.setdefault(key, asyncio.Event()).set()
             await worker.witness.until_recorded(16)
             assert Counter(caller.keys) == Counter(str(uid) for uid in uids)
-            assert caller.most_under_way <= 8
+            assert caller.most_under_way <= 6
 
     run(scenario())
 
