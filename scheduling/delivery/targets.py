@@ -121,7 +121,7 @@ class TargetTable:
     the contracts do not have or that streams, and ValueError when two rows name the same method.
     """
 
-    __slots__ = ("_methods", "_requests", "_retention", "_targets")
+    __slots__ = ("_methods", "_requests", "_retention", "_targets", "_urls")
 
     def __init__(self, rows: Iterable[Row] = ROWS, *, sent_retention: timedelta = DEFAULT_SENT_RETENTION) -> None:
         methods: dict[str, MethodDescriptor] = {}
@@ -142,6 +142,7 @@ class TargetTable:
         self._methods = MappingProxyType(methods)
         self._requests = {name: message_factory.GetMessageClass(method.input_type) for name, method in methods.items()}
         self._targets = MappingProxyType(targets)
+        self._urls = {name: f"type.googleapis.com/{target.request_type}" for name, target in targets.items()}
         self._retention = MappingProxyType(retention)
 
     def __iter__(self) -> Iterator[Target]:
@@ -229,7 +230,7 @@ class TargetTable:
         Raises KeyError when `method` is not in the table.
         """
         expected = self._targets[method].request_type
-        if type_url == f"type.googleapis.com/{expected}" and value:
+        if value and type_url == self._urls[method]:
             # The usual case, without taking the URL apart.
             return self._check_value(method, expected, value)
         if not type_url and not value:

@@ -60,7 +60,7 @@ async def create_job(
     calendars = await checks.calendars_named(ports, [draft.schedule])
     now = ports.clock.now()
     (ids,) = _new_ids(now, 1)
-    new, violations = _new_job(ports, principal, draft, calendars, now, ids, "")
+    new, violations = _new_job(ports, principal, draft, calendars, now, ids)
     if violations:
         return (await _answered_before(ports, principal, repeat, InvalidRequest(violations)))[0]
     assert new is not None
@@ -97,8 +97,8 @@ async def batch_create_jobs(
         if position % SLICE == SLICE - 1:
             # Others are served meanwhile.
             await ports.clock.sleep(0)
-        new, wrong = _new_job(ports, principal, draft, calendars, now, ids, f"requests[{position}].")
-        violations += wrong
+        new, wrong = _new_job(ports, principal, draft, calendars, now, ids)
+        violations += [replace(each, field=f"requests[{position}].{each.field}") for each in wrong]
         if draft.job_id:
             first = seen.setdefault(draft.job_id, position)
             if first != position:
@@ -137,13 +137,12 @@ def _new_job(
     calendars: Mapping[str, SharedCalendar],
     now: datetime,
     ids: _Ids,
-    path: str,
 ) -> tuple[NewJob | None, list[Violation]]:
     """The job as it is to be stored, or what is wrong with it."""
-    spec, violations = checks.check_job(ports, principal, draft.job, f"{path}job")
+    spec, violations = checks.check_job(ports, principal, draft.job)
     if draft.job_id and not is_valid_id(draft.job_id):
         violations.append(
-            Violation(f"{path}job_id", "expected a to z first, then a to z, 0 to 9 and -, at most 63", "INVALID_ID")
+            Violation("job_id", "expected a to z first, then a to z, 0 to 9 and -, at most 63", "INVALID_ID")
         )
     schedule = None
     if draft.schedule is not None:
@@ -156,7 +155,7 @@ def _new_job(
                 calendars,
                 f"{SCHEDULE_PREFIX}{ids.schedule_text}",
                 now,
-                f"{path}schedule",
+                "schedule",
                 (ids.schedule, ids.plan),
             )
             violations += wrong

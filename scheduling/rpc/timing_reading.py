@@ -56,17 +56,22 @@ _MIDNIGHT = time(0, 0)
 
 def read_schedule(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> ScheduleDraft:
     """The schedule. Saying when is required."""
-    if schedule.WhichOneof("when") is None:
+    way = schedule.WhichOneof("when")
+    if way is None:
         findings.add(f"{path}when", f"one of {', '.join(WAYS)} is required", "REQUIRED")
-    return read_changes(schedule, path, findings)
+    return _read(schedule, way, path, findings)
 
 
 def read_changes(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> ScheduleDraft:
     """The schedule as far as it is given; its `when` may be None."""
+    return _read(schedule, schedule.WhichOneof("when"), path, findings)
 
-    if len(schedule.ListFields()) == 1 and schedule.WhichOneof("when") is not None:
+
+def _read(schedule: schedule_pb2.Schedule, way: str | None, path: str, findings: Findings) -> ScheduleDraft:
+    when = _when(schedule, way, path, findings)
+    if way is not None and len(schedule.ListFields()) == 1:
         # The usual one says when and nothing else.
-        return ScheduleDraft(_when(schedule, path, findings))
+        return ScheduleDraft(when)
 
     def instant(name: str, value: Timestamp) -> datetime | None:
         return read_timestamp(value, f"{path}{name}", findings) if schedule.HasField(name) else None
@@ -76,7 +81,7 @@ def read_changes(schedule: schedule_pb2.Schedule, path: str, findings: Findings)
 
     has_request = schedule.HasField("request")
     return ScheduleDraft(
-        when=_when(schedule, path, findings),
+        when=when,
         display_name=schedule.display_name,
         time_zone=schedule.time_zone,
         start=instant("start_time", schedule.start_time),
@@ -107,9 +112,9 @@ def read_calendar(calendar: calendar_pb2.Calendar, path: str, findings: Findings
     return CalendarDraft(calendar.display_name, tuple(exclusions), calendar.time_zone)
 
 
-def _when(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> WhenDraft | None:
+def _when(schedule: schedule_pb2.Schedule, way: str | None, path: str, findings: Findings) -> WhenDraft | None:
     """None when it is not said, or after a violation."""
-    match schedule.WhichOneof("when"):
+    match way:
         case "at_time":
             at_time = read_timestamp(schedule.at_time, f"{path}at_time", findings)
             return None if at_time is None else AtTime(at_time)
