@@ -14,7 +14,7 @@ from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
 from scheduling.domain.target import Queue
 from scheduling.telemetry.logs import log_event
-from scheduling.telemetry.metrics import Metrics
+from scheduling.telemetry.metrics import CODES, Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ class EngineObserver:
     def started(self, claim: Claim, lateness: float | None) -> None:
         """A call begins; `lateness` in seconds is that of a first attempt."""
         if lateness is not None:
-            self._metrics.lateness_for(claim.queue.value).observe(max(lateness, 0.0))
+            self._metrics.lateness_for(claim.queue).observe(max(lateness, 0.0))
 
     def answered(self, claim: Claim, code: Code, seconds: float) -> None:
         """A call has ended."""
-        self._metrics.attempts_for(claim.target, code.name).inc()
+        self._metrics.attempts_for(claim.target, CODES[code]).inc()
         self._metrics.attempt_duration_for(claim.target).observe(seconds)
 
     def recorded(self, outcomes: Sequence[tuple[Claim | None, Outcome]]) -> None:

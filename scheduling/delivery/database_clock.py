@@ -37,7 +37,11 @@ class DatabaseClock:
 
     def now(self) -> datetime:
         """What PostgreSQL's clock says, as well as this process knows."""
-        return self._origin + timedelta(seconds=self._clock.monotonic() - self._at)
+        return self.at(self._clock.monotonic())
+
+    def at(self, monotonic: float) -> datetime:
+        """What it says at that monotonic second."""
+        return self._origin + timedelta(seconds=monotonic - self._at)
 
     def seconds_until(self, moment: datetime) -> float:
         """How long until `moment`; negative when it has passed."""

@@ -12,9 +12,8 @@ import asyncio
 import heapq
 import logging
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -23,6 +22,7 @@ from uuid import UUID, uuid4
 from scheduling.delivery.brakes import Brakes
 from scheduling.delivery.channels import Answer
 from scheduling.delivery.database_clock import DatabaseClock
+from scheduling.delivery.lanes import AHEAD_SLOTS, Held, Lane
 from scheduling.delivery.outcomes import Outcomes
 from scheduling.delivery.recorder import Breakers, Recorder
 from scheduling.delivery.tasks import TaskGroup
@@ -31,7 +31,7 @@ from scheduling.domain.cancelling import raise_if_cancelled
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import LATEST_BEGIN, Claim, Outcome, Reason
-from scheduling.domain.ids import uuid4s
+from scheduling.domain.ids import uuid4s, uuid_text
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
 from scheduling.domain.target import Queue
@@ -50,10 +50,8 @@ SWEEP_AGAIN = 0.02
 CLAIM_SECONDS = 3.0
 #: Seconds for what is cancelled at the end of a drain to end, and for its outcomes to be recorded.
 LAST_SECONDS = 5.0
-#: Seconds over which the pace of a queue's calls is measured.
-PACE_SECONDS = 0.02
-#: At most so many times the slots of a queue are claimed ahead, anew when one part in AHEAD_LEFT of them is left.
-AHEAD_SLOTS, AHEAD_LEFT = 8, 3
+#: The next calls begin when one part in GROUP_PART of the slots is free, or GROUP_SECONDS after the ones before.
+GROUP_PART, GROUP_SECONDS = 4, 0.004
 #: What was claimed ahead and has found no slot within so many seconds is given back: the target has become slow.
 AHEAD_PATIENCE = 0.5
 
@@ -114,61 +112,6 @@ class EngineSettings:
     record_gap: timedelta = timedelta(milliseconds=50)
 
 
-@dataclass(slots=True)
-class _Lane:
-    """One queue: what waits for its moment (a heap), what is claimed and waits for a slot, and the free slots.
-
-    `free` are the slots less what is claimed: below zero when more is claimed than has slots. `isolated` has crashed
-    processes and waits until nothing else runs here; `is_alone` while it is the only one.
-    """
-
-    queue: Queue
-    slots: int
-    free: int
-    running: int = 0
-    ahead: deque[_Held] = field(default_factory=deque)
-    #: Calls that have ended since `measured_at`, and how many a second that were before.
-    ended: int = 0
-    measured_at: float = 0.0
-    pace: float = 0.0
-    #: The claiming loop wants to be woken when so many are free.
-    wake_at: int = 1
-    isolated: UUID | None = None
-    is_alone: bool = False
-    #: By ready time, then as they came: comparing ids would cost more than all else that is done with them.
-    waiting: list[tuple[datetime, int, UUID]] = field(default_factory=list)
-    taken: int = 0
-    known: set[UUID] = field(default_factory=set)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Whether the last sweep found something for every free slot.
-    has_backlog: bool = False
-
-    def room(self, now: float, ahead: float) -> int:
-        """How many may be claimed: for the free slots, and for those that will be free within `ahead` seconds at the
-        present pace, when that is worth a statement.
-        """
-        if now - self.measured_at >= PACE_SECONDS:
-            self.pace = self.ended / (now - self.measured_at)
-            self.ended, self.measured_at = 0, now
-        spare = min(int(self.pace * ahead), AHEAD_SLOTS * self.slots)
-        self.wake_at = 1 - spare // AHEAD_LEFT
-        return self.free + spare if self.free >= self.wake_at else 0
-
-
-@dataclass(slots=True)
-class _Held:
-    """A claimed execution. `start` is set when its call begins, `cancelled_by` when it is to end before an answer;
-    `claimed` is the monotonic second before its claim.
-    """
-
-    claim: Claim
-    claimed: float
-    task: asyncio.Task[None] | None = None
-    is_running: bool = False
-    start: datetime | None = None
-    cancelled_by: str = ""
-
-
 class DeliveryEngine:
     """Delivers what is handed to it. `run` works until cancelled; `drain` ends it gently."""
 
@@ -196,9 +139,9 @@ class DeliveryEngine:
         self._recorder = Recorder(
             store, breakers, self._brakes, observer, clock, batch=settings.record_batch, gap=settings.record_gap
         )
-        self._lanes = {queue: _Lane(queue, slots, slots) for queue, slots in settings.slots.items()}
+        self._lanes = {queue: Lane(queue, slots, slots) for queue, slots in settings.slots.items()}
         self._room = asyncio.Condition()
-        self._held: dict[UUID, _Held] = {}
+        self._held: dict[UUID, Held] = {}
         self._claiming: set[UUID] = set()
         self._unanswered: set[UUID] = set()
         self._progress = asyncio.Event()
@@ -279,7 +222,7 @@ class DeliveryEngine:
             lane.isolated = uid
             lane.changed.set()
 
-    def _is_isolating(self, lane: _Lane) -> bool:
+    def _is_isolating(self, lane: Lane) -> bool:
         if lane.is_alone and lane.free == lane.slots:
             lane.is_alone = False
         return lane.isolated is not None or lane.is_alone
@@ -380,7 +323,7 @@ class DeliveryEngine:
     def _size(self) -> int:
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
-    async def _claim_due(self, lane: _Lane) -> None:
+    async def _claim_due(self, lane: Lane) -> None:
         """Waits for the next moment of a queue and claims what falls together there."""
         lane.changed.clear()
         if lane.isolated is not None and lane.free == lane.slots and self.has_lease() and not self._draining:
@@ -406,7 +349,7 @@ class DeliveryEngine:
         )
         self._observer.claimed(lane.queue, len(claims), swept=False)
 
-    async def _claim_alone(self, lane: _Lane, uid: UUID) -> None:
+    async def _claim_alone(self, lane: Lane, uid: UUID) -> None:
         lane.isolated, lane.is_alone = None, True
         token = uuid4()
         claim = partial(
@@ -414,7 +357,7 @@ class DeliveryEngine:
         )
         await self._claim(lane, [token], claim)
 
-    def _pause(self, lane: _Lane) -> float | None:
+    def _pause(self, lane: Lane) -> float | None:
         """Seconds until something is to be claimed; None when only a change can bring it about."""
         if self._draining:
             return None
@@ -427,10 +370,10 @@ class DeliveryEngine:
         lead = self._settings.claim_lead.total_seconds()
         return self._database_clock.seconds_until(lane.waiting[0][0]) - lead
 
-    def _room_in(self, lane: _Lane) -> int:
+    def _room_in(self, lane: Lane) -> int:
         return lane.room(self._clock.monotonic(), self._settings.claim_ahead.total_seconds())
 
-    def _take_due(self, lane: _Lane) -> list[UUID]:
+    def _take_due(self, lane: Lane) -> list[UUID]:
         horizon = self._database_clock.now() + self._settings.claim_lead
         room = self._room_in(lane)
         if self._brakes.untold:
@@ -444,7 +387,7 @@ class DeliveryEngine:
             uids.append(uid)
         return uids
 
-    async def _sweep(self, lane: _Lane) -> None:
+    async def _sweep(self, lane: Lane) -> None:
         """Finds what is queued and overdue: its message was lost, or Redis is down. Where there was more than slots,
         the next look comes as soon as there are some; not while there is work at hand, which it would find too.
         """
@@ -468,7 +411,7 @@ class DeliveryEngine:
             self._observer.claimed(lane.queue, len(claims), swept=True)
 
     async def _claim(
-        self, lane: _Lane, tokens: Sequence[UUID], statement: Callable[[], Awaitable[Sequence[Claim]]]
+        self, lane: Lane, tokens: Sequence[UUID], statement: Callable[[], Awaitable[Sequence[Claim]]]
     ) -> Sequence[Claim]:
         """Claims, and starts what was claimed. The slots are taken before and given back for what was not claimed."""
         lane.free -= len(tokens)
@@ -487,7 +430,7 @@ class DeliveryEngine:
         finally:
             lane.free += len(tokens) - len(claims)
             for claim in claims:
-                held = self._held[claim.token] = _Held(claim, began)
+                held = self._held[claim.token] = Held(claim, began)
                 lane.ahead.append(held)
             self._start_next(lane)
             self._claiming.difference_update(tokens)
@@ -496,36 +439,56 @@ class DeliveryEngine:
             lane.changed.set()
         return claims
 
-    def _start_next(self, lane: _Lane) -> None:
+    def _start_next(self, lane: Lane) -> None:
+        """Begins as many calls as there are slots for."""
+        if lane.start_soon is not None:
+            lane.start_soon.cancel()
+            lane.start_soon = None
         while lane.ahead and lane.running < lane.slots:
             held = lane.ahead.popleft()
             lane.running += 1
             held.task = self._calls.create(self._deliver(held, lane))
+        lane.started_at = self._clock.monotonic()
 
-    def _return_ahead(self, lane: _Lane, before: float) -> None:
+    def _start_group(self, lane: Lane, now: float) -> None:
+        """Begins the next calls once there are slots for a group of them, or the last ones have begun some time ago.
+
+        Calls that begin in one turn of the event loop go out, and come in at the target, with fewer switches between
+        threads than as many one by one: a third of what a call costs in both processes.
+        """
+        if not lane.ahead:
+            return
+        if (lane.slots - lane.running) * GROUP_PART >= lane.slots or now - lane.started_at >= GROUP_SECONDS:
+            self._start_next(lane)
+        elif lane.start_soon is None:
+            lane.start_soon = asyncio.get_running_loop().call_later(GROUP_SECONDS, self._start_next, lane)
+
+    def _return_ahead(self, lane: Lane, before: float) -> None:
         """Gives back what was claimed before that monotonic second and has found no slot yet."""
         while lane.ahead and lane.ahead[0].claimed < before:
             held = lane.ahead.popleft()
             lane.free += 1
-            self._recorder.add(held.claim, self._outcomes.not_begun(held.claim, self._refusal(held)))
+            self._recorder.add(
+                held.claim, self._outcomes.not_begun(held.claim, self._refusal(held, self._clock.monotonic()))
+            )
             del self._held[held.claim.token]
             self._progress.set()
 
-    async def _deliver(self, held: _Held, lane: _Lane) -> None:
+    async def _deliver(self, held: Held, lane: Lane) -> None:
         claim = held.claim
         held.is_running = True
-        began = 0.0
+        began = self._clock.monotonic()
         try:
             # More than once: a timer may end a fraction of a millisecond early, and nothing begins before its time.
-            while (pause := self._database_clock.seconds_until(claim.ready_time)) > 0 and not self._refusal(held):
-                await self._clock.sleep(pause)
-            held.cancelled_by = self._refusal(held)
+            while (now := self._database_clock.at(began)) < claim.ready_time and not self._refusal(held, began):
+                await self._clock.sleep((claim.ready_time - now).total_seconds())
+                began = self._clock.monotonic()
+            held.cancelled_by = self._refusal(held, began)
             if held.cancelled_by:
                 answer = Answer(Code.CANCELLED)
             else:
-                held.start, began = self._database_clock.now(), self._clock.monotonic()
-                self.last_start = held.start
-                late = (held.start - claim.due_time).total_seconds() if claim.start_time is None else None
+                held.start = self.last_start = now
+                late = (now - claim.due_time).total_seconds() if claim.start_time is None else None
                 self._observer.started(claim, late)
                 answer = await self._caller.call(claim.target, claim.request, claim.timeout, _metadata(claim))
         except asyncio.CancelledError:
@@ -533,33 +496,31 @@ class DeliveryEngine:
         except Exception as error:  # noqa: BLE001 - whatever a call does, its execution needs an outcome
             log_event(_log, logging.ERROR, "call_broke", execution=str(claim.uid), error=type(error).__name__)
             answer = Answer(Code.UNKNOWN, f"the call could not be made: {type(error).__name__}")
-        finally:
-            lane.running -= 1
-            lane.free += 1
-            lane.ended += 1
-            self._start_next(lane)
-            if lane.free >= lane.wake_at or lane.free == lane.slots:
-                lane.changed.set()
-        seconds = self._clock.monotonic() - began
+        ended = self._clock.monotonic()
+        lane.running -= 1
+        lane.free += 1
+        lane.ended += 1
+        self._start_group(lane, ended)
+        if lane.free >= lane.wake_at or lane.free == lane.slots:
+            lane.changed.set()
         if held.start is None:
             outcome = self._outcomes.not_begun(claim, held.cancelled_by)
         else:
-            outcome = self._outcomes.answered(claim, answer, held.start, seconds, held.cancelled_by)
+            outcome = self._outcomes.answered(claim, answer, held.start, ended - began, held.cancelled_by)
             if not held.cancelled_by:
                 self._brakes.saw(claim.target.partition("/")[0], held.claimed, is_down=answer.code in DOWN_CODES)
+            self._observer.answered(claim, answer.code, ended - began)
         self._recorder.add(claim, outcome)
         del self._held[claim.token]
         self._progress.set()
-        if held.start is not None:
-            self._observer.answered(claim, answer.code, seconds)
 
-    def _refusal(self, held: _Held) -> str:
-        """Why a call is not to begin; empty when it is."""
+    def _refusal(self, held: Held, now: float) -> str:
+        """Why a call is not to begin at that monotonic second; empty when it is."""
         if held.cancelled_by:
             return held.cancelled_by
         if held.claim.cancel_requested:
             return Reason.CALLER
-        if self._draining or not self.has_lease() or self._clock.monotonic() - held.claimed > _LATEST_BEGIN:
+        if self._draining or now >= self._lease_until or now - held.claimed > _LATEST_BEGIN:
             return Reason.NOT_BEGUN
         return Reason.NOT_BEGUN if self._brakes.stops(held.claim.target.partition("/")[0], held.claimed) else ""
 
@@ -576,9 +537,9 @@ class DeliveryEngine:
 
 def _metadata(claim: Claim) -> tuple[tuple[str, str], ...]:
     return (
-        ("idempotency-key", str(claim.uid)),
+        ("idempotency-key", uuid_text(claim.uid)),
         ("x-scheduling-attempt", str(claim.attempt)),
-        ("x-scheduling-job", f"jobs/{claim.job_id}"),
+        ("x-scheduling-job", "jobs/" + claim.job_id),
         ("x-scheduling-nominal-time", claim.nominal_time.isoformat()),
         ("traceparent", new_header()),
     )

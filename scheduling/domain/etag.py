@@ -8,3 +8,8 @@ from uuid import UUID
 def etag(uid: UUID, revision: int) -> str:
     """The etag of the resource `uid` at `revision`."""
     return f"{uid.int & 0xFFFF_FFFF_FFFF:012x}-{revision}"
+
+
+def etag_by_text(uid: str, revision: int) -> str:
+    """`etag` for who has the uid as text."""
+    return f"{uid[-12:]}-{revision}"

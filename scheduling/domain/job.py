@@ -32,6 +32,9 @@ class JobState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+_ACTIVE = JobState.ACTIVE
+
+
 @value
 class Job:
     """A stored job. `request` is empty when it was read without payloads; `request_bytes` always tells its size.
@@ -85,38 +88,44 @@ class JobSpec:
 
 @value
 class NewJob:
-    """A job that is to be stored, perhaps with its first schedule."""
+    """A job that is to be stored, perhaps with its first schedule.
+
+    `has_made_id` tells that its id was made from its uid: nobody else can ask for it.
+    """
 
     uid: UUID
     job_id: str
     principal: str
     spec: JobSpec
     schedule: NewSchedule | None = None
+    has_made_id: bool = False
 
     def as_created(self, now: datetime) -> Job:
         """The job as it stands right after its creation at `now`."""
         spec = self.spec
+        schedule = self.schedule
+        # By position, which costs half of what keywords do: this is made for each job of a batch.
         return Job(
-            uid=self.uid,
-            job_id=self.job_id,
-            display_name=spec.display_name,
-            target=spec.target,
-            request=spec.request,
-            request_type=spec.request_type,
-            request_bytes=len(spec.request),
-            queue=spec.queue,
-            retry_policy=spec.retry_policy,
-            timeout=spec.timeout,
-            overlap_policy=spec.overlap_policy,
-            owner=spec.owner,
-            principal=self.principal,
-            labels=spec.labels,
-            state=JobState.ACTIVE,
-            revision=1,
-            create_time=now,
-            update_time=now,
-            cancel_time=None,
-            next_fire_time=None if self.schedule is None else self.schedule.first_fire,
+            self.uid,
+            self.job_id,
+            spec.display_name,
+            spec.target,
+            spec.request,
+            spec.request_type,
+            len(spec.request),
+            spec.queue,
+            spec.retry_policy,
+            spec.timeout,
+            spec.overlap_policy,
+            spec.owner,
+            self.principal,
+            spec.labels,
+            _ACTIVE,
+            1,
+            now,
+            now,
+            None,
+            None if schedule is None else schedule.first_fire,
         )
 
 

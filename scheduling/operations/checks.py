@@ -33,6 +33,7 @@ from scheduling.operations.drafts import (
 from scheduling.operations.ports import Ports, Targets
 
 _SHORTEST_TIMEOUT = timedelta(milliseconds=1)
+_DST_POLICY, _CATCHUP_POLICY = DstPolicy.FIRE_AFTER_GAP, CatchupPolicy.FIRE_ONCE_LATEST
 
 
 def raise_if(violations: Sequence[Violation]) -> None:
@@ -85,7 +86,7 @@ def merge_policy(draft: RetryDraft, default: RetryPolicy) -> RetryPolicy:
 
 def check_policy(policy: RetryPolicy, limits: Limits, field: str) -> list[Violation]:
     """What is wrong with a complete retry policy."""
-    violations = []
+    violations: list[Violation] = []
     if not 1 <= policy.max_attempts <= limits.retries + 1:
         violations.append(
             Violation(
@@ -114,33 +115,34 @@ def check_timeout(timeout: timedelta, limits: Limits, field: str) -> list[Violat
     ]
 
 
-def check_job(ports: Ports, principal: str, draft: JobDraft, field: str) -> tuple[JobSpec | None, list[Violation]]:
-    """The job as it is to be stored, or what is wrong with it. `field` is the path of the job in the request."""
+def check_job(ports: Ports, principal: str, draft: JobDraft) -> tuple[JobSpec | None, list[Violation]]:
+    """The job as it is to be stored, or what is wrong with it, said of `job` and its fields."""
     target = ports.targets.get(draft.target)
     if target is None:
-        return None, [unknown_target(ports.targets, draft.target, f"{field}.target")]
+        return None, [unknown_target(ports.targets, draft.target, "job.target")]
+    payload, limits = draft.request, ports.limits
     policy = merge_policy(draft.retry, target.retry_policy)
     timeout = target.timeout if draft.timeout is None else draft.timeout
-    violations = [
-        *check_payload(ports.targets, ports.limits, target, draft.request, f"{field}.request"),
-        *check_policy(policy, ports.limits, f"{field}.retry_policy"),
-        *check_timeout(timeout, ports.limits, f"{field}.timeout"),
-    ]
-    if violations or draft.request is None:
+    violations = check_payload(ports.targets, limits, target, payload, "job.request")
+    violations += check_policy(policy, limits, "job.retry_policy")
+    violations += check_timeout(timeout, limits, "job.timeout")
+    if violations or payload is None:
         return None, violations
+    retention = target.retention
+    # By position, which costs half of what keywords do: this is made for each job of a batch.
     return JobSpec(
-        display_name=draft.display_name,
-        target=target.method,
-        request=draft.request.value,
-        request_type=draft.request.type_name,
-        queue=draft.queue or target.queue,
-        retry_policy=policy,
-        timeout=timeout,
-        overlap_policy=draft.overlap_policy,
-        owner=draft.owner or principal,
-        labels=draft.labels,
-        retention_days=None if target.retention is None else target.retention.days,
-    ), []
+        draft.display_name,
+        target.method,
+        payload.value,
+        payload.type_name,
+        draft.queue or target.queue,
+        policy,
+        timeout,
+        draft.overlap_policy,
+        draft.owner or principal,
+        draft.labels,
+        None if retention is None else retention.days,
+    ), violations
 
 
 def check_granted(ports: Ports, principal: str, draft: JobDraft) -> None:
@@ -200,16 +202,16 @@ def timing_of(
     if when is None:
         return None, violations
     timing = Timing(
-        when=when,
-        time_zone=draft.time_zone or ports.default_time_zone,
-        start=draft.start,
-        end=draft.end,
-        max_firings=draft.max_firings or None,
-        jitter=draft.jitter,
-        dst_policy=draft.dst_policy or DstPolicy.FIRE_AFTER_GAP,
-        catchup_policy=draft.catchup_policy or CatchupPolicy.FIRE_ONCE_LATEST,
-        catchup_window=draft.catchup_window,
-        exclusions=exclusions,
+        when,
+        draft.time_zone or ports.default_time_zone,
+        draft.start,
+        draft.end,
+        draft.max_firings or None,
+        draft.jitter,
+        draft.dst_policy or _DST_POLICY,
+        draft.catchup_policy or _CATCHUP_POLICY,
+        draft.catchup_window,
+        exclusions,
     )
     violations += check_timing(timing, now, field)
     return (None if violations else timing), violations
@@ -217,7 +219,7 @@ def timing_of(
 
 def check_timing(timing: Timing, now: datetime, field: str) -> list[Violation]:
     """What is wrong with a complete timing."""
-    violations = []
+    violations: list[Violation] = []
     if (timing.start or timing.end or timing.exclusions or timing.max_firings) and not timing.is_recurring:
         given = (
             ("start_time", timing.start),
@@ -230,7 +232,8 @@ def check_timing(timing: Timing, now: datetime, field: str) -> list[Violation]:
             for name, value in given
             if value
         ]
-    return violations + recurrence.check_timing(timing, now, field=field)
+    violations += recurrence.check_timing(timing, now, field=field)
+    return violations
 
 
 def check_schedule(
@@ -253,18 +256,19 @@ def check_schedule(
         return None, violations
     uid, plan_uid = ids
     first = first_fire(timing, now)
+    request = draft.request
     return NewSchedule(
-        uid=uid,
-        schedule_id=schedule_id or f"{SCHEDULE_PREFIX}{uid}",
-        display_name=draft.display_name,
-        timing=timing,
-        first_fire=first,
-        first_ready=None if first is None else recurrence.jittered(timing, uid, first),
-        accept_time=now,
-        request=None if draft.request is None else draft.request.value,
-        request_type=None if draft.request is None else draft.request.type_name,
+        uid,
+        schedule_id or f"{SCHEDULE_PREFIX}{uid}",
+        draft.display_name,
+        timing,
+        first,
+        None if first is None else recurrence.jittered(timing, uid, first),
+        now,
+        None if request is None else request.value,
+        None if request is None else request.type_name,
         plan_uid=plan_uid,
-    ), []
+    ), violations
 
 
 def first_fire(timing: Timing, now: datetime) -> datetime | None:
@@ -276,29 +280,28 @@ def first_fire(timing: Timing, now: datetime) -> datetime | None:
 
 def when_of(ports: Ports, draft: ScheduleDraft, now: datetime, field: str) -> tuple[When | None, list[Violation]]:
     """The way to say when that a draft asks for, or what is wrong with it."""
-    match draft.when:
-        case None:
-            return None, [Violation(f"{field}.when", "say when: at_time, after, cron, interval, …", "REQUIRED")]
-        case AtTime(time):
-            tolerance = ports.limits.past_tolerance
-            if time < now - tolerance:
-                late = (now - time).total_seconds()
-                return None, [
-                    Violation(
-                        f"{field}.at_time",
-                        f"{_text(time)} is {late:.0f}s in the past; expected at most {tolerance.total_seconds():.0f}s "
-                        f"(it is {_text(now)} now)",
-                        "IN_THE_PAST",
-                    )
-                ]
-            if time > now + ports.limits.horizon:
-                days = ports.limits.horizon.days
-                return None, [Violation(f"{field}.at_time", f"{_text(time)} is more than {days} days ahead", "TOO_FAR")]
-            return Once(time), []
-        case AfterDelay(delay):
-            return Once(now + delay, after=delay), []
-        case recurring:
-            return recurring, []
+    when = draft.when
+    if isinstance(when, AtTime):
+        time, tolerance = when.time, ports.limits.past_tolerance
+        if time < now - tolerance:
+            late = (now - time).total_seconds()
+            return None, [
+                Violation(
+                    f"{field}.at_time",
+                    f"{_text(time)} is {late:.0f}s in the past; expected at most {tolerance.total_seconds():.0f}s "
+                    f"(it is {_text(now)} now)",
+                    "IN_THE_PAST",
+                )
+            ]
+        if time > now + ports.limits.horizon:
+            days = ports.limits.horizon.days
+            return None, [Violation(f"{field}.at_time", f"{_text(time)} is more than {days} days ahead", "TOO_FAR")]
+        return Once(time), []
+    if when is None:
+        return None, [Violation(f"{field}.when", "say when: at_time, after, cron, interval, …", "REQUIRED")]
+    if isinstance(when, AfterDelay):
+        return Once(now + when.delay, after=when.delay), []
+    return when, []
 
 
 def _text(moment: datetime) -> str:

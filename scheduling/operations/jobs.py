@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from scheduling.domain.calendar import SharedCalendar
@@ -12,7 +13,7 @@ from scheduling.domain.errors import AlreadyExists, Conflict, InvalidRequest, No
 from scheduling.domain.etag import etag as etag_of
 from scheduling.domain.execution import Execution, Origin
 from scheduling.domain.filters import LABELS, STRING, TIMESTAMP, enum_of
-from scheduling.domain.ids import JOB_PREFIX, is_valid_id, uuid7, uuid7s
+from scheduling.domain.ids import JOB_PREFIX, SCHEDULE_PREFIX, is_valid_id, uuid7, uuid7s, uuid_texts
 from scheduling.domain.job import Creation, Job, JobState, NewJob, OverlapPolicy
 from scheduling.domain.lifecycle import State
 from scheduling.domain.policy import EVERYTHING, is_raised
@@ -25,8 +26,6 @@ from scheduling.operations.ports import JobChange, NewRun, Page, Ports
 RESOURCE = "Job"
 #: Members of a batch that are checked in one go, a few milliseconds.
 SLICE = 100
-#: New ids that a job needs: for itself, its schedule and the first plan.
-IDS = 3
 
 JOB_FIELDS = {
     "job_id": STRING,
@@ -60,7 +59,8 @@ async def create_job(
     checks.check_granted(ports, principal, draft.job)
     calendars = await checks.calendars_named(ports, [draft.schedule])
     now = ports.clock.now()
-    new, violations = _new_job(ports, principal, draft, calendars, now, uuid7s(now, IDS), "")
+    (ids,) = _new_ids(now, 1)
+    new, violations = _new_job(ports, principal, draft, calendars, now, ids)
     if violations:
         return (await _answered_before(ports, principal, repeat, InvalidRequest(violations)))[0]
     assert new is not None
@@ -93,14 +93,12 @@ async def batch_create_jobs(
     seen: dict[str, int] = {}
     calendars = await checks.calendars_named(ports, [draft.schedule for draft in drafts])
     now = ports.clock.now()
-    ids = uuid7s(now, IDS * len(drafts))
-    for position, draft in enumerate(drafts):
+    for position, (draft, ids) in enumerate(zip(drafts, _new_ids(now, len(drafts)), strict=True)):
         if position % SLICE == SLICE - 1:
             # Others are served meanwhile.
             await ports.clock.sleep(0)
-        own = ids[IDS * position : IDS * (position + 1)]
-        new, wrong = _new_job(ports, principal, draft, calendars, now, own, f"requests[{position}].")
-        violations += wrong
+        new, wrong = _new_job(ports, principal, draft, calendars, now, ids)
+        violations += [replace(each, field=f"requests[{position}].{each.field}") for each in wrong]
         if draft.job_id:
             first = seen.setdefault(draft.job_id, position)
             if first != position:
@@ -115,33 +113,56 @@ async def batch_create_jobs(
     return await _create(ports, creation, validate_only=validate_only)
 
 
+class _Ids(NamedTuple):
+    """New ids for a job, its schedule and its plan, and the texts of the first two."""
+
+    job: UUID
+    schedule: UUID
+    plan: UUID
+    job_text: str
+    schedule_text: str
+
+
+def _new_ids(now: datetime, count: int) -> Iterable[_Ids]:
+    ids = uuid7s(now, 3 * count)
+    texts = uuid_texts(ids[: 2 * count])
+    parts = (ids[:count], ids[count : 2 * count], ids[2 * count :], texts[:count], texts[count:])
+    return map(_Ids._make, zip(*parts, strict=True))
+
+
 def _new_job(
     ports: Ports,
     principal: str,
     draft: CreateDraft,
     calendars: Mapping[str, SharedCalendar],
     now: datetime,
-    ids: Sequence[UUID],
-    path: str,
+    ids: _Ids,
 ) -> tuple[NewJob | None, list[Violation]]:
-    """The job as it is to be stored, or what is wrong with it. `ids` are for the job, its schedule and its plan."""
-    uid, schedule_uid, plan_uid = ids
-    spec, violations = checks.check_job(ports, principal, draft.job, f"{path}job")
+    """The job as it is to be stored, or what is wrong with it."""
+    spec, violations = checks.check_job(ports, principal, draft.job)
     if draft.job_id and not is_valid_id(draft.job_id):
         violations.append(
-            Violation(f"{path}job_id", "expected a to z first, then a to z, 0 to 9 and -, at most 63", "INVALID_ID")
+            Violation("job_id", "expected a to z first, then a to z, 0 to 9 and -, at most 63", "INVALID_ID")
         )
     schedule = None
     if draft.schedule is not None:
         target = ports.targets.get(draft.job.target)
         if target is not None:
             schedule, wrong = checks.check_schedule(
-                ports, target, draft.schedule, calendars, "", now, f"{path}schedule", (schedule_uid, plan_uid)
+                ports,
+                target,
+                draft.schedule,
+                calendars,
+                f"{SCHEDULE_PREFIX}{ids.schedule_text}",
+                now,
+                "schedule",
+                (ids.schedule, ids.plan),
             )
             violations += wrong
     if violations or spec is None:
         return None, violations
-    return NewJob(uid, draft.job_id or f"{JOB_PREFIX}{uid}", principal, spec, schedule), []
+    job_id = draft.job_id or f"{JOB_PREFIX}{ids.job_text}"
+    return NewJob(ids.job, job_id, principal, spec, schedule, has_made_id=not draft.job_id), []
 
 
 async def _create(ports: Ports, creation: Creation, *, validate_only: bool) -> Sequence[Job]:

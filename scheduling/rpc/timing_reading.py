@@ -51,22 +51,25 @@ from scheduling.rpc.values import (
 #: The ways to say when: the members of the oneof.
 WAYS = tuple(field.name for field in schedule_pb2.Schedule.DESCRIPTOR.oneofs_by_name["when"].fields)
 
+_AT_TIME = schedule_pb2.Schedule.DESCRIPTOR.fields_by_name["at_time"]
 _MIDNIGHT = time(0, 0)
 
 
 def read_schedule(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> ScheduleDraft:
     """The schedule. Saying when is required."""
-    if schedule.WhichOneof("when") is None:
+    draft = read_changes(schedule, path, findings)
+    if draft.when is None and schedule.WhichOneof("when") is None:
         findings.add(f"{path}when", f"one of {', '.join(WAYS)} is required", "REQUIRED")
-    return read_changes(schedule, path, findings)
+    return draft
 
 
 def read_changes(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> ScheduleDraft:
     """The schedule as far as it is given; its `when` may be None."""
-
-    if len(schedule.ListFields()) == 1 and schedule.WhichOneof("when") is not None:
-        # The usual one says when and nothing else.
-        return ScheduleDraft(_when(schedule, path, findings))
+    given = schedule.ListFields()
+    if len(given) == 1 and given[0][0] is _AT_TIME:
+        # The usual one names its moment and nothing else.
+        at_time = read_timestamp(given[0][1], f"{path}at_time", findings)
+        return ScheduleDraft(None if at_time is None else AtTime(at_time))
 
     def instant(name: str, value: Timestamp) -> datetime | None:
         return read_timestamp(value, f"{path}{name}", findings) if schedule.HasField(name) else None

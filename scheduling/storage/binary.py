@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from itertools import chain, repeat
+from itertools import chain
 from struct import Struct
 from typing import Any
 from uuid import UUID
@@ -101,8 +101,25 @@ def _uuids(values: Sequence[UUID | None]) -> list[bytes]:
     return [_NULL if value is None else b"\0\0\0\x10" + value.int.to_bytes(16, "big") for value in values]
 
 
+def _times(values: Sequence[datetime | str | None]) -> list[bytes]:
+    pack, epoch = _int8, _EPOCH
+    return [
+        pack(8, ((past := value - epoch).days * 86_400 + past.seconds) * _SECOND + past.microseconds)
+        if isinstance(value, datetime)
+        else _NULL
+        if value is None
+        else _timestamptz(value)
+        for value in values
+    ]
+
+
 #: The kinds that differ from row to row, encoded without a call for each value.
-_AT_ONCE: Mapping[str, Callable[[list[Any]], list[bytes]]] = {"bytea": _byteas, "text": _texts, "uuid": _uuids}
+_AT_ONCE: Mapping[str, Callable[[list[Any]], list[bytes]]] = {
+    "bytea": _byteas,
+    "text": _texts,
+    "timestamptz": _times,
+    "uuid": _uuids,
+}
 
 
 class Encoded(bytes):
@@ -122,14 +139,18 @@ class EncodedDumper(Dumper):
         return obj
 
 
+def _is_steady(values: list[Any]) -> bool:
+    first = values[0]
+    return bool(first == values[-1]) and values.count(first) == len(values)
+
+
 def encode(kind: str, values: list[Any]) -> list[bytes]:
     """The values of a column, each with its length in front; None as NULL. Raises KeyError for an unknown kind."""
     _, encode_one = _KINDS[kind]
     if not values:
         return []
-    first = values[0]
-    if first == values[-1] and values.count(first) == len(values):
-        return [_NULL if first is None else encode_one(first)] * len(values)
+    if _is_steady(values):
+        return [_NULL if values[0] is None else encode_one(values[0])] * len(values)
     at_once = _AT_ONCE.get(kind)
     if at_once is not None:
         return at_once(values)
@@ -153,10 +174,42 @@ def steady_array(kind: str, values: list[Any]) -> Encoded:
     return _same_array(kind, values[0], len(values))
 
 
-def copy_rows(columns: Sequence[Sequence[bytes]]) -> bytes:
-    """The rows that these encoded columns make, as the whole of a COPY … FROM STDIN (FORMAT binary)."""
-    fields = repeat(_copy_fields(len(columns)))
-    return b"".join(chain([_COPY_HEAD], chain.from_iterable(zip(fields, *columns, strict=False)), [_COPY_END]))
+class Copies:
+    """Rows for several tables that are copied one after the other. What two columns have in common is encoded once."""
+
+    def __init__(self) -> None:
+        self._encoded: dict[str, list[tuple[list[Any], list[bytes]]]] = {}
+
+    def rows(self, kinds: Mapping[str, str], columns: Mapping[str, list[Any]]) -> tuple[list[str], bytes]:
+        """The columns in the order in which they go, and the rows as the whole of a COPY … (FORMAT binary).
+
+        Columns that hold one value throughout go last, as one piece.
+        """
+        varied: dict[str, list[bytes]] = {}
+        steady: dict[str, bytes] = {}
+        for name, kind in kinds.items():
+            values = columns[name]
+            if values and _is_steady(values):
+                steady[name] = _NULL if values[0] is None else _KINDS[kind][1](values[0])
+            else:
+                varied[name] = self._encode(kind, values)
+        count = len(columns[next(iter(kinds))])
+        if not count:
+            return [*kinds], _COPY_HEAD + _COPY_END
+        fields, rest = _copy_fields(len(kinds)), b"".join(steady.values())
+        # Behind each row stands how many fields the next one has, or the end.
+        ends = [rest + fields] * (count - 1) + [rest + _COPY_END]
+        rows = chain.from_iterable(zip(*varied.values(), ends, strict=True))
+        return [*varied, *steady], b"".join(chain([_COPY_HEAD, fields], rows))
+
+    def _encode(self, kind: str, values: list[Any]) -> list[bytes]:
+        known = self._encoded.setdefault(kind, [])
+        for others, encoded in known:
+            # Mostly the very same objects, or others from the first on.
+            if others == values:
+                return encoded
+        known.append((values, encoded := encode(kind, values)))
+        return encoded
 
 
 class Numbered:

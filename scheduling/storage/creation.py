@@ -16,7 +16,6 @@ from uuid import UUID
 import psycopg
 
 from scheduling.domain.errors import AlreadyExists, QuotaExceeded, StoreUnavailable
-from scheduling.domain.ids import JOB_PREFIX
 from scheduling.domain.job import Creation, Job, NewJob
 from scheduling.domain.recurrence import zone_version
 from scheduling.domain.schedule import NewSchedule
@@ -106,8 +105,8 @@ def _insert(table: str, prefix: str, columns: dict[str, str], order: str, times:
     )
 
 
-def _copy(table: str, columns: dict[str, str], times: Sequence[str]) -> str:
-    return f"COPY {table} ({', '.join([*columns, *times])}) FROM STDIN (FORMAT binary)"
+def _copy(table: str, columns: Sequence[str]) -> str:
+    return f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
 
 
 #: Each table that a creation fills: its prefix among the parameters, its columns, what it is ordered by, and its times.
@@ -265,15 +264,18 @@ async def _moment_of(cursor: psycopg.AsyncRawCursor[Any]) -> datetime:
 
 
 async def _copy_in(
-    connection: psycopg.AsyncConnection[Any], now: datetime, records: Mapping[str, dict[str, list[Any]]]
+    connection: psycopg.AsyncConnection[Any],
+    now: datetime,
+    records: Mapping[str, dict[str, list[Any]]],
+    copies: binary.Copies,
 ) -> None:
     for table, _, columns, _, times in _TABLES:
         values = records.get(table)
         if values is not None:
-            encoded = [binary.encode(kind, values[name]) for name, kind in columns.items()]
-            encoded += [binary.encode("timestamptz", [now]) * len(values["uid"])] * len(times)
-            async with connection.cursor().copy(_copy(table, columns, times)) as copy:
-                await copy.write(binary.copy_rows(encoded))
+            made = dict.fromkeys(times, [now] * len(values["uid"]))
+            order, rows = copies.rows(columns | dict.fromkeys(times, "timestamptz"), values | made)
+            async with connection.cursor().copy(_copy(table, order)) as copy:
+                await copy.write(rows)
 
 
 async def _copied(
@@ -287,16 +289,17 @@ async def _copied(
 
     The owners' rows are locked as late as can be, and mostly for no longer than the commit takes.
     """
+    copies = binary.Copies()
     try:
         async with connection.pipeline():
             await connection.execute("BEGIN", prepare=False)
             cursor = await _run(connection, _OPEN, frame)
         now = await _moment_of(cursor)
         late = {"jobs": records.pop("jobs")} if chosen else {}
-        await _copy_in(connection, now, records)
+        await _copy_in(connection, now, records, copies)
         if late:
             await _run(connection, _CHARGE, frame)
-            await _copy_in(connection, now, late)
+            await _copy_in(connection, now, late, copies)
             await connection.execute("COMMIT", prepare=False)
         else:
             async with connection.pipeline():
@@ -398,7 +401,7 @@ class Creator:
         async with self._database.hot() as connection:
             if len(jobs) < COPY_FROM:
                 return await _moment_of(await _run(connection, _CREATE, frame | _arrays(records)))
-            chosen = any(new.job_id != f"{JOB_PREFIX}{new.uid}" for new in jobs)
+            chosen = not all(new.has_made_id for new in jobs)
             return await _copied(connection, frame, records, chosen=chosen)
 
     async def _settle(

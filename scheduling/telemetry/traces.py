@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 _HEADER = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 0x01
+#: The last bit of a trace id and of the span id behind it: all zeros would mean "no id".
+_NOT_ZERO = 1 << 64 | 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ def new_trace(*, sampled: bool = True) -> TraceContext:
 
 def new_header() -> str:
     """The `traceparent` of a new trace that is recorded: `new_trace().header()` for the price of its text alone."""
-    return f"00-{_random_id(16)}-{_random_id(8)}-01"
+    # Both ids from one number.
+    ids = (random.getrandbits(192) | _NOT_ZERO).to_bytes(24, "big").hex()
+    return f"00-{ids[:32]}-{ids[32:]}-01"
 
 
 def child_of(parent: TraceContext) -> TraceContext:

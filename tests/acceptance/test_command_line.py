@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scheduling import __version__
+from scheduling.cli import WORKER_GRPC
 from scheduling.embedded import EmbeddedValkey
 from tests.support.processes import environment
 from tests.support.service import NOWHERE, PATIENCE, monotonic
@@ -50,6 +51,14 @@ def test_the_help_is_quick_and_lists_the_commands() -> None:
         assert done.returncode == 0
         assert all(f"\n  {command} " in done.stdout for command in COMMANDS)
     assert min(seconds) < 1
+
+
+def test_grpc_knows_what_a_worker_asks_of_it() -> None:
+    """Of what it does not know it complains; another version of it may call it by another name."""
+    command = [sys.executable, "-c", "import grpc.aio"]
+    told = environment(GRPC_EXPERIMENTS=WORKER_GRPC)
+    done = subprocess.run(command, env=told, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)

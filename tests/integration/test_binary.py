@@ -107,9 +107,22 @@ def test_postgresql_reads_arrays_and_copies_back_as_they_were(database_url: str)
 
         types = ", ".join(f"c_{kind} {kind}" for kind in columns)
         connection.execute(f"CREATE TEMP TABLE copied ({types}, words text[])")
-        encoded = [binary.encode(kind, values) for kind, values in columns.items()]
-        encoded.append(binary.encode("words", ["", "one two", None]))
-        with connection.cursor().copy("COPY copied FROM STDIN (FORMAT binary)") as copy:
-            copy.write(binary.copy_rows(encoded))
-        rows = connection.execute("SELECT * FROM copied").fetchall()
+        # The same values twice, and one value throughout: columns that are encoded once, and that go last.
+        connection.execute("ALTER TABLE copied ADD again uuid, ADD same text, ADD none int4")
+        given = {f"c_{kind}": values for kind, values in columns.items()} | {"words": ["", "one two", None]}
+        given |= {"again": [uid, uid, None], "same": ["x"] * 3, "none": [None] * 3}
+        kinds = {f"c_{kind}": kind for kind in columns} | {
+            "words": "words",
+            "again": "uuid",
+            "same": "text",
+            "none": "int4",
+        }
+        order, copied = binary.Copies().rows(kinds, given)
+        assert (sorted(order), set(order[-2:])) == (sorted(kinds), {"same", "none"})
+        with connection.cursor().copy(f"COPY copied ({', '.join(order)}) FROM STDIN (FORMAT binary)") as copy:
+            copy.write(copied)
+        rows = connection.execute("SELECT again, same, none FROM copied").fetchall()
+        assert rows == [(uid, "x", None), (uid, "x", None), (None, "x", None)]
+        assert binary.Copies().rows({"a": "text"}, {"a": []})[1].endswith(b"\xff\xff")
+        rows = connection.execute(f"SELECT {names}, words FROM copied").fetchall()
         assert [list(column) for column in zip(*rows, strict=True)] == [*read.values(), [[], ["one", "two"], None]]

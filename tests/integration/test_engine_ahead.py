@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 
 import pytest
 
 from scheduling.delivery import engine
-from scheduling.delivery.engine import _Lane
+from scheduling.delivery.channels import Answer
+from scheduling.delivery.lanes import Lane
 from scheduling.domain.execution import Reason
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue
 from tests.integration.test_engine import queued
 from tests.support.clock import FlowingClock
-from tests.support.engines import EngineProcess, RecordingCaller
+from tests.support.engines import OK, EngineProcess, RecordingCaller
 from tests.support.run import run
 from tests.support.stores import open_stores
 
@@ -23,7 +25,7 @@ FAR = timedelta(seconds=10)
 
 
 def test_the_room_of_a_queue_follows_the_pace_of_its_calls() -> None:
-    lane = _Lane(Queue.HIGH, slots=64, free=0, measured_at=100.0)
+    lane = Lane(Queue.HIGH, slots=64, free=0, measured_at=100.0)
     lane.ended = 100
     assert lane.room(100.05, 0.03) == 60  # 2,000 calls a second
     lane.free = -21
@@ -48,6 +50,48 @@ def test_however_far_ahead_is_claimed_no_more_calls_are_made_at_once_than_slots(
             await worker.witness.until_recorded(60)
             assert Counter(caller.keys) == Counter(str(uid) for uid in uids)
             assert caller.most_under_way <= 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("seconds", "begun"), [(3600.0, 8), (engine.GROUP_SECONDS, 9)])
+def test_a_free_slot_waits_for_others_before_the_next_calls_begin_and_not_for_long(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, seconds: float, begun: int
+) -> None:
+    """Of eight slots two make a group."""
+    monkeypatch.setattr(engine, "GROUP_SECONDS", seconds)
+    # However slow the machine is, nothing goes back meanwhile.
+    monkeypatch.setattr(engine, "AHEAD_PATIENCE", 3600.0)
+    monkeypatch.setattr(engine, "_LATEST_BEGIN", 3600.0)
+
+    async def scenario() -> None:
+        ends: dict[str, asyncio.Event] = {}
+
+        async def answer(key: str, attempt: int) -> Answer:
+            await ends.setdefault(key, asyncio.Event()).wait()
+            return OK
+
+        caller = RecordingCaller(answer)
+        async with (
+            open_stores(database_url, FlowingClock()) as stores,
+            EngineProcess(stores, caller, slots=8, claim_ahead=FAR) as worker,
+        ):
+            lane = worker.engine._lanes[Queue.HIGH]
+            lane.pace, lane.measured_at = 1000.0, stores.clock.monotonic() + 3600
+            uids = await queued(stores, 16)
+            await worker.hand_over(*uids)
+            await caller.until(8)
+            ends[caller.keys[0]].set()
+            await worker.witness.until_recorded(1)
+            await caller.until(begun)
+            assert len(caller.calls) == begun
+            ends[caller.keys[1]].set()
+            await caller.until(10)
+            for key in [str(uid) for uid in uids]:
+                ends.setdefault(key, asyncio.Event()).set()
+            await worker.witness.until_recorded(16)
+            assert Counter(caller.keys) == Counter(str(uid) for uid in uids)
+            assert caller.most_under_way <= 8
 
     run(scenario())
 

@@ -32,7 +32,7 @@ def batch(*more: NewJob, owners: int = 7, chosen: bool = False) -> list[NewJob]:
     """Enough jobs to be copied, of some owners, and those given."""
     made = [new_job(NOW, owner=f"o-{n % owners}", schedule=once(NOW)) for n in range(COPY_FROM)]
     if not chosen:
-        made = [replace(new, job_id=f"{JOB_PREFIX}{new.uid}") for new in made]
+        made = [replace(new, job_id=f"{JOB_PREFIX}{new.uid}", has_made_id=True) for new in made]
     return [*made, *more]
 
 

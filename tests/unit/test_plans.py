@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
-from scheduling.domain.ids import uuid7s
+import pytest
+
+from scheduling.domain.ids import uuid7s, uuid_texts
 from scheduling.domain.job import NewJob, OverlapPolicy
 from scheduling.domain.schedule import NewSchedule
 from scheduling.domain.timing import OnDeployment, Timing
@@ -68,3 +71,12 @@ def test_ids_of_one_moment_differ_and_sort_after_those_of_an_earlier_one() -> No
     assert len({*earlier, *later}) == 2000
     assert max(earlier) < min(later)
     assert {(each.version, each.variant) for each in earlier} == {(7, "specified in RFC 4122")}
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_ids_made_together_are_like_those_made_one_by_one(count: int) -> None:
+    made = uuid7s(NOW, count)
+    plain = [UUID(int=each.int) for each in made]
+    assert (made, [hash(each) for each in made]) == (plain, [hash(each) for each in plain])
+    assert [each.is_safe for each in made] == [each.is_safe for each in plain]
+    assert uuid_texts(made) == [str(each) for each in made]

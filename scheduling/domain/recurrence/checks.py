@@ -9,7 +9,7 @@ from scheduling.domain.errors import InvalidRequest, Violation
 from scheduling.domain.recurrence.check_calendars import check_calendar, check_exclusion
 from scheduling.domain.recurrence.cron import CronExpression, cron_problems, parse_cron
 from scheduling.domain.recurrence.engine import next_fire
-from scheduling.domain.recurrence.zones import known_zone
+from scheduling.domain.recurrence.zones import is_zone, known_zone
 from scheduling.domain.timing import (
     Calendar,
     Cron,
@@ -55,6 +55,9 @@ def check_timing(timing: Timing, now: datetime, *, field: str = "schedule") -> l
     for a firing after `now`, and the timing refused when there is none within its bounds.
     """
     match timing.when:
+        case Once() as once if timing.start is timing.end is None and not timing.exclusions:
+            # Nothing can keep a sound instant from firing: no need to look for it.
+            found = _check_frame(timing, field) + _check_once(once, now, field)
         case OnDeployment(delay):
             found = _check_frame(timing, field)
             if not timedelta(0) <= delay <= MAX_DEPLOYMENT_DELAY:
@@ -62,9 +65,6 @@ def check_timing(timing: Timing, now: datetime, *, field: str = "schedule") -> l
         case Union(specs):
             paths = [f"{field}.union.specs[{index}]" for index in range(len(specs))]
             found = _check_all(recurrence_of(timing), now, field, paths, f"{field}.union.specs")
-        case Once() as once if timing.start is timing.end is None and not timing.exclusions:
-            # Nothing can keep a sound instant from firing: no need to look for it.
-            found = _check_frame(timing, field) + _check_once(once, now, field)
         case _:
             found = _check_all(recurrence_of(timing), now, field, [field], field)
     if timing.max_firings is not None and timing.max_firings < 1:
@@ -191,10 +191,11 @@ def _most_per_minute(specs: tuple[Spec, ...]) -> int:
 def _check_frame(what: Timing | Recurrence, field: str) -> list[Violation]:
     """Zone, bounds and jitter."""
     found: list[Violation] = []
-    try:
-        known_zone(what.time_zone, field=f"{field}.time_zone")
-    except InvalidRequest as refused:
-        found += refused.violations
+    if not is_zone(what.time_zone):
+        try:
+            known_zone(what.time_zone, field=f"{field}.time_zone")
+        except InvalidRequest as refused:
+            found += refused.violations
     if what.start is not None or what.end is not None:
         bounds = (("start_time", what.start), ("end_time", what.end))
         naive = [name for name, bound in bounds if bound is not None and bound.tzinfo is None]
