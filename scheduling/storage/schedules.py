@@ -26,6 +26,8 @@ from scheduling.storage.planning import named_calendars
 from scheduling.storage.plans import first_plan, owner_of
 from scheduling.storage.tables import backfills, executions, jobs, schedule_gaps, schedules
 
+#: By executions_job. The schedule alone is in no index but that of its firings, which are not all that it makes.
+_own = sa.and_(executions.c.job_uid == schedules.c.job_uid, executions.c.schedule_uid == schedules.c.uid)
 _firing = sa.and_(
     executions.c.schedule_uid == schedules.c.uid,
     executions.c.origin == "SCHEDULED",
@@ -62,10 +64,7 @@ def select_schedules() -> sa.Select[Any]:
     columns = [column for column in schedules.c if column.name != "evaluated_until"]
     # Python has no infinite datetime: nothing more to evaluate reads as None.
     buffered = (
-        sa.select(sa.func.count())
-        .where(executions.c.schedule_uid == schedules.c.uid, executions.c.held_by == "OVERLAP")
-        .scalar_subquery()
-        .label("buffered")
+        sa.select(sa.func.count()).where(_own, executions.c.held_by == "OVERLAP").scalar_subquery().label("buffered")
     )
     until = sa.func.nullif(schedules.c.evaluated_until, sa.text("'infinity'::timestamptz")).label("evaluated_until")
     return sa.select(*columns, until, buffered, jobs.c.job_id, _state, _next_fire).join(
@@ -169,6 +168,7 @@ class ScheduleStore:
             await connection.execute(schedule_gaps.delete().where(schedule_gaps.c.schedule_uid == schedule.uid))
             await connection.execute(
                 executions.delete().where(
+                    executions.c.job_uid == schedule.job_uid,
                     executions.c.schedule_uid == schedule.uid,
                     executions.c.state.in_([State.PENDING.value, State.QUEUED.value]),
                     executions.c.attempt == 0,
