@@ -30,7 +30,7 @@ Position = tuple[str | int | None, ...]
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 
 #: Rows that one statement looks at for those that a filter lets through, in each of the tables that it reads.
-STRETCH = 20_000
+STRETCH = 5_000
 #: Seconds after which a page is what was found by then.
 PATIENCE = 1.0
 
