@@ -20,7 +20,7 @@ from scheduling.storage.auditing import note_change
 from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id, refuse_cancelled, use_job
-from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
+from scheduling.storage.lists import Position, SortKey, Walk, page_bounds, read_stretches, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
 from scheduling.storage.plans import first_plan, owner_of
@@ -143,15 +143,22 @@ class ScheduleStore:
             return rows.schedule(row, await named_calendars(connection, row["calendar_ids"]))
 
     async def list_schedules(self, job_id: str | None, page: PageRequest) -> tuple[Sequence[Schedule], Position | None]:
-        """One page of the schedules of one job or of all."""
+        """One page of the schedules of one job or of all; by primary key or by the key of job and id."""
         select = select_schedules()
         if job_id is not None:
             select = select.where(jobs.c.job_id == job_id)
         if page.principals is not None:
             select = select.where(jobs.c.principal.in_(sorted(page.principals)))
-        select = page_bounds(select, page, _SORT_KEYS, _FILTER_COLUMNS)
+
+        def build(page: PageRequest, until: Position | None) -> sa.Select[Any]:
+            return page_bounds(select, page, _SORT_KEYS, _FILTER_COLUMNS, until)
+
+        # A job has few, and they are read as a whole.
+        is_filtered = job_id is None and (page.filter is not None or page.principals is not None)
         async with self._database.begin() as connection:
-            found, position = await read_page(connection, select, page, _SORT_KEYS)
+            found, position = await read_stretches(
+                connection, build, page, _SORT_KEYS, [Walk(_SORT_KEYS)] if is_filtered else []
+            )
             calendars = await named_calendars(connection, {name for row in found for name in row["calendar_ids"]})
         return [rows.schedule(row, calendars) for row in found], position
 
