@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -38,6 +38,11 @@ def surely_sound(message: Message) -> bool:
     """Whether the look over the message finds that it breaks no rule; False says nothing."""
     look = _look_over(message.DESCRIPTOR)
     return look is not None and look(message)
+
+
+def look_for(message_type: type[Message]) -> Look:
+    """`surely_sound` for messages of one type, made once for all of them."""
+    return _look_over(cast("Descriptor", message_type.DESCRIPTOR)) or _never
 
 
 @cache

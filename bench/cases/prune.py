@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import statistics
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import psycopg
 
@@ -25,12 +27,12 @@ ABOUT = "1,000,000 expired executions with jobs and schedules, pruned beside 100
 FULL_ONLY = False
 
 EXPIRED = 1_000_000
-#: Days that are pruned one after the other, each with so many: one is over before enough is due beside it to tell a
-#: 99th percentile from chance.
-DAYS = 3
+#: Days that are pruned, each with so many: one is over before enough is due beside it to tell a 99th percentile from
+#: chance. Seconds of rest between two of them, as there would be: a day is due each day.
+DAYS, PAUSE = 3, 10
 RATE = 100
 #: Seconds until the load has come and the stack is warm, and of load before pruning begins; all of the load.
-WARM, CALM, SECONDS = 12, 30, 80
+WARM, CALM, SECONDS = 12, 30, 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,50 @@ class Tenure:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruning:
-    """Seconds that it took, and the lateness in milliseconds of what was due before, meanwhile and after."""
+class Span:
+    """From when to when a day was pruned, and dropped."""
 
-    took: float
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """Seconds that each day took, and the lateness in milliseconds of what was due before, meanwhile and between."""
+
+    took: list[float]
     before: list[float]
     during: list[float]
-    after: list[float]
+    between: list[float]
+
+
+class Days(HousekeepingStore):
+    """The stores of housekeeping, with a pause before each day but the first, and a note of when each was pruned."""
+
+    def __init__(self, database: Database, clock: SystemClock, pause: int) -> None:
+        maintenance = MaintenanceStore(database)
+        super().__init__(LeadingStore(database, clock.monotonic), maintenance, PruningStore(database))
+        self.spans: list[Span] = []
+        self._tend_history = maintenance.tend_history
+        self.tend_history = self._tend
+        self._pause = pause
+
+    async def _tend(self, before_drop: Callable[[str], Awaitable[bool]] | None = None) -> int:
+        began: datetime | None = None
+
+        async def prune(partition: str) -> bool:
+            nonlocal began
+            assert before_drop is not None
+            if began is not None:
+                self.spans.append(Span(began, datetime.now(UTC)))
+                await asyncio.sleep(self._pause)
+            began = datetime.now(UTC)
+            return await before_drop(partition)
+
+        dropped = await self._tend_history(prune)
+        if began is not None:
+            self.spans.append(Span(began, datetime.now(UTC)))
+        return dropped
 
 
 def measure(size: Size, say: Say) -> Measured:
@@ -59,20 +98,21 @@ def measure(size: Size, say: Say) -> Measured:
             filling.fill_finished(stack.database_url, expired, today - timedelta(days=5 + number))
         filling.settle(stack.database_url)
         say(f"{DAYS} days with {expired:,} expired executions each are there")
-        found = asyncio.run(_prune_beside(stack, size.of(CALM, 5), size.of(SECONDS, 20)))
+        found = asyncio.run(_prune_beside(stack, size))
         with psycopg.connect(stack.database_url) as connection:
             row = connection.execute(
                 "SELECT count(*) FROM schedules WHERE spec->>'time' < %s", [str(today - timedelta(days=5))]
             ).fetchone()
         if row is None or row[0]:
             raise RuntimeError(f"{row} schedules are left")
-    before, during, after = (load.percentile(part, 0.99) for part in (found.before, found.during, found.after))
+    before, during, between = (load.percentile(part, 0.99) for part in (found.before, found.during, found.between))
     return Measured(
         {
-            "prune_s": found.took / DAYS,
+            "prune_s": statistics.median(found.took),
+            "prune_longest_s": max(found.took),
             "prune_p99_before_ms": before,
             "prune_p99_during_ms": during,
-            "prune_p99_after_ms": after,
+            "prune_p99_between_ms": between,
             "prune_p99_ratio": during / before,
             "prune_p50_ratio": load.percentile(found.during, 0.5) / load.percentile(found.before, 0.5),
         },
@@ -80,47 +120,46 @@ def measure(size: Size, say: Say) -> Measured:
     )
 
 
-async def _prune_beside(stack: Running, calm: int, seconds: int) -> Pruning:
-    """Prunes in the middle of one steady load of so many seconds; `calm` of them, before it, are for comparison."""
-    load_ = asyncio.create_task(lateness.steady(stack, rate=RATE, seconds=seconds, prefix="beside"))
+async def _prune_beside(stack: Running, size: Size) -> Pruning:
+    """Prunes in the middle of one steady load."""
+    calm = size.of(CALM, 5)
+    load_ = asyncio.create_task(lateness.steady(stack, rate=RATE, seconds=size.of(SECONDS, 25), prefix="beside"))
     await asyncio.sleep(WARM + calm)
-    pruning = datetime.now(UTC)
-    began = pruning - timedelta(seconds=calm)
-    took = await _prune(stack.database_url)
-    pruned = datetime.now(UTC)
+    began = datetime.now(UTC)
+    spans = await _prune(stack.database_url, size.of(PAUSE))
     await load_
+    gaps = [Span(one.last, other.first) for one, other in pairwise(spans)]
     async with await psycopg.AsyncConnection.connect(stack.database_url) as connection:
 
-        async def between(first: datetime, last: datetime) -> list[float]:
-            rows = await connection.execute(
-                "SELECT extract(epoch FROM start_time - due_time)::float8 * 1000 FROM execution_history "
-                "WHERE due_time >= %s AND due_time < %s AND state = 'SUCCEEDED'",
-                [first, last],
-            )
-            late = [row[0] for row in await rows.fetchall()]
-            if not late:
-                raise RuntimeError(f"nothing was due between {first} and {last}: pruning took {took:.1f} s")
-            return late
+        async def late(*spans: Span) -> list[float]:
+            found: list[float] = []
+            for span in spans:
+                rows = await connection.execute(
+                    "SELECT extract(epoch FROM start_time - due_time)::float8 * 1000 FROM execution_history "
+                    "WHERE due_time >= %s AND due_time < %s AND state = 'SUCCEEDED'",
+                    [span.first, span.last],
+                )
+                found += [row[0] for row in await rows.fetchall()]
+            return found
 
-        ended = datetime.now(UTC)
         return Pruning(
-            took, await between(began, pruning), await between(pruning, pruned), await between(pruned, ended)
+            [(span.last - span.first).total_seconds() for span in spans],
+            await late(Span(began - timedelta(seconds=calm), began)),
+            await late(*spans),
+            await late(*gaps),
         )
 
 
-async def _prune(url: str) -> float:
+async def _prune(url: str, pause: int) -> list[Span]:
     """One round of housekeeping, as the leader would do it."""
     clock = SystemClock()
     async with Database(url, application="bench", size=2) as database:
         async with database.hot() as connection:
             row = await (await connection.execute("SELECT term FROM leadership")).fetchone()
         assert row is not None
-        stores = HousekeepingStore(
-            LeadingStore(database, clock.monotonic), MaintenanceStore(database), PruningStore(database)
-        )
+        stores = Days(database, clock, pause)
         housekeeper = Housekeeper(
             Tenure(row[0]), stores, clock, keep_failed=timedelta(days=30), failed_targets=[load.TARGET]
         )
-        began = time.perf_counter()
         await housekeeper.tick()
-        return time.perf_counter() - began
+        return stores.spans

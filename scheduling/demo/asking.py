@@ -200,7 +200,9 @@ class Api:
     async def has_open(self) -> bool:
         """Whether anything is planned or has not ended."""
         request = scheduling_service_pb2.ListExecutionsRequest(parent=_ALL, page_size=1, filter=_OPEN)
-        return bool((await self._call(self._scheduling.ListExecutions, request)).executions)
+        page = await self._call(self._scheduling.ListExecutions, request)
+        # Where there is much, a page may end before it has found anything.
+        return bool(page.executions or page.next_page_token)
 
     async def watch(self) -> AsyncIterator[Sequence[execution_pb2.Execution]]:
         """Executions as they change, without end; goes on after a break where it ended."""

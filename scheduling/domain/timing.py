@@ -121,6 +121,8 @@ class OnDeployment:
 
 
 When = Spec | Union | OnDeployment
+# A union of types would be made anew each time that it is looked at.
+_NOT_RECURRING = (Once, OnDeployment)
 
 
 @value
@@ -191,7 +193,7 @@ class Timing:
     @property
     def is_recurring(self) -> bool:
         """Whether it may fire more than once."""
-        return not isinstance(self.when, Once | OnDeployment)
+        return not isinstance(self.when, _NOT_RECURRING)
 
 
 @value

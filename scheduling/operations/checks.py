@@ -57,6 +57,8 @@ def check_payload(
             )
         ]
     found = targets.check(target.method, f"type.googleapis.com/{payload.type_name}", payload.value)
+    if not found:
+        return []
     return [
         Violation(f"{field}.{each.field}" if each.field else field, each.description, each.reason) for each in found
     ]

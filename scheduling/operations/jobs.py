@@ -98,7 +98,8 @@ async def batch_create_jobs(
             # Others are served meanwhile.
             await ports.clock.sleep(0)
         new, wrong = _new_job(ports, principal, draft, calendars, now, ids)
-        violations += [replace(each, field=f"requests[{position}].{each.field}") for each in wrong]
+        if wrong:
+            violations += [replace(each, field=f"requests[{position}].{each.field}") for each in wrong]
         if draft.job_id:
             first = seen.setdefault(draft.job_id, position)
             if first != position:

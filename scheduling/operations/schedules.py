@@ -21,7 +21,7 @@ from scheduling.operations.ports import Page, Ports, ScheduleChange
 
 RESOURCE = "Schedule"
 
-_FIELDS = {
+SCHEDULE_FIELDS = {
     "schedule_id": STRING,
     "display_name": STRING,
     "kind": enum_of(("ONCE", "CRON", "INTERVAL", "CALENDAR", "UNION", "DEPLOYMENT")),
@@ -100,7 +100,7 @@ async def list_schedules(ports: Ports, job_id: str | None, query: ListQuery) -> 
     return await read_page(
         query,
         parent=job_id or "-",
-        fields=_FIELDS,
+        fields=SCHEDULE_FIELDS,
         orders=("create_time",),
         principals=None if job_id is not None else ports.access.principals,
         read=lambda page: ports.store.list_schedules(job_id, page),

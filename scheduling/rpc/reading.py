@@ -81,15 +81,16 @@ def create_draft(request: scheduling_service_pb2.CreateJobRequest) -> CreateDraf
 def create_drafts(request: scheduling_service_pb2.BatchCreateJobsRequest) -> Sequence[CreateDraft]:
     """The jobs to create. `request_id` and `validate_only` belong to the batch and are refused in its members."""
     findings = Findings()
+    violations = findings.violations
     drafts = []
     for index, member in enumerate(request.requests):
-        found = len(findings)
+        found = len(violations)
         if member.request_id:
             findings.add("request_id", "is given once, for the whole batch", "NOT_ALLOWED_IN_BATCH")
         if member.validate_only:
             findings.add("validate_only", "is given once, for the whole batch", "NOT_ALLOWED_IN_BATCH")
         drafts.append(_create_draft(member, findings))
-        if len(findings) > found:
+        if len(violations) > found:
             findings.place(f"requests[{index}].", found)
     findings.raise_any()
     return drafts

@@ -51,27 +51,25 @@ from scheduling.rpc.values import (
 #: The ways to say when: the members of the oneof.
 WAYS = tuple(field.name for field in schedule_pb2.Schedule.DESCRIPTOR.oneofs_by_name["when"].fields)
 
+_AT_TIME = schedule_pb2.Schedule.DESCRIPTOR.fields_by_name["at_time"]
 _MIDNIGHT = time(0, 0)
 
 
 def read_schedule(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> ScheduleDraft:
     """The schedule. Saying when is required."""
-    way = schedule.WhichOneof("when")
-    if way is None:
+    draft = read_changes(schedule, path, findings)
+    if draft.when is None and schedule.WhichOneof("when") is None:
         findings.add(f"{path}when", f"one of {', '.join(WAYS)} is required", "REQUIRED")
-    return _read(schedule, way, path, findings)
+    return draft
 
 
 def read_changes(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> ScheduleDraft:
     """The schedule as far as it is given; its `when` may be None."""
-    return _read(schedule, schedule.WhichOneof("when"), path, findings)
-
-
-def _read(schedule: schedule_pb2.Schedule, way: str | None, path: str, findings: Findings) -> ScheduleDraft:
-    when = _when(schedule, way, path, findings)
-    if way is not None and len(schedule.ListFields()) == 1:
-        # The usual one says when and nothing else.
-        return ScheduleDraft(when)
+    given = schedule.ListFields()
+    if len(given) == 1 and given[0][0] is _AT_TIME:
+        # The usual one names its moment and nothing else.
+        at_time = read_timestamp(given[0][1], f"{path}at_time", findings)
+        return ScheduleDraft(None if at_time is None else AtTime(at_time))
 
     def instant(name: str, value: Timestamp) -> datetime | None:
         return read_timestamp(value, f"{path}{name}", findings) if schedule.HasField(name) else None
@@ -81,7 +79,7 @@ def _read(schedule: schedule_pb2.Schedule, way: str | None, path: str, findings:
 
     has_request = schedule.HasField("request")
     return ScheduleDraft(
-        when=when,
+        when=_when(schedule, path, findings),
         display_name=schedule.display_name,
         time_zone=schedule.time_zone,
         start=instant("start_time", schedule.start_time),
@@ -112,9 +110,9 @@ def read_calendar(calendar: calendar_pb2.Calendar, path: str, findings: Findings
     return CalendarDraft(calendar.display_name, tuple(exclusions), calendar.time_zone)
 
 
-def _when(schedule: schedule_pb2.Schedule, way: str | None, path: str, findings: Findings) -> WhenDraft | None:
+def _when(schedule: schedule_pb2.Schedule, path: str, findings: Findings) -> WhenDraft | None:
     """None when it is not said, or after a violation."""
-    match way:
+    match schedule.WhichOneof("when"):
         case "at_time":
             at_time = read_timestamp(schedule.at_time, f"{path}at_time", findings)
             return None if at_time is None else AtTime(at_time)

@@ -45,22 +45,19 @@ class Findings:
     """What was found wrong with a request, in the order of its fields."""
 
     def __init__(self) -> None:
-        self._violations: list[Violation] = []
-
-    def __len__(self) -> int:
-        return len(self._violations)
+        self.violations: list[Violation] = []
 
     def add(self, field: str, description: str, reason: str = "INVALID_VALUE") -> None:
         """Notes one violation."""
-        self._violations.append(Violation(field, description, reason))
+        self.violations.append(Violation(field, description, reason))
 
     def add_all(self, violations: Iterable[Violation]) -> None:
         """Notes violations that were found elsewhere."""
-        self._violations.extend(violations)
+        self.violations.extend(violations)
 
     def place(self, path: str, first: int) -> None:
         """Says that the fields of the violations from the `first` on lie under `path`."""
-        self._violations[first:] = [replace(each, field=path + each.field) for each in self._violations[first:]]
+        self.violations[first:] = [replace(each, field=path + each.field) for each in self.violations[first:]]
 
     def noted(self, read: Callable[[], T]) -> T | None:
         """What `read` returns; None, with its violations noted, when it raises InvalidRequest."""
@@ -72,8 +69,8 @@ class Findings:
 
     def raise_any(self) -> None:
         """Raises InvalidRequest with all of them, if there are any."""
-        if self._violations:
-            raise InvalidRequest(self._violations)
+        if self.violations:
+            raise InvalidRequest(self.violations)
 
 
 class EnumMap(Generic[E]):

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from scheduling.domain.audit import Acting, AuditEntry, AuditOutcome, Refusal, acting, differences, facts
 from scheduling.operations.ports import PageRequest
 from scheduling.storage.database import Database
-from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
+from scheduling.storage.lists import Position, SortKey, Walk, page_bounds, read_stretches, uid_key
 from scheduling.storage.tables import audit, jobs
 
 _CREATION = "SchedulingService/CreateJob"
@@ -40,6 +40,25 @@ _WRITTEN: dict[str, sa.ColumnElement[Any]] = {name: audit.c[name] for name in _C
 _KEYS: list[SortKey] = [uid_key(audit.c.uid)]
 
 
+def _select_page(resource: str, page: PageRequest, until: Position | None) -> sa.Select[Any]:
+    """The entries of one page, up to `until`, and one more."""
+    branches = []
+    for columns in (_WRITTEN, _CREATED):
+        select = sa.select(*(column.label(name) for name, column in columns.items()))
+        if resource and columns is _WRITTEN:
+            # A slash ends the name of what it belongs to: jobs/a is not part of jobs/a-b.
+            below = audit.c.resource.startswith(f"{resource}/", autoescape=True)
+            select = select.where(sa.or_(audit.c.resource == resource, below))
+        elif resource:
+            kind, _, job_id = resource.partition("/")
+            select = select.where(jobs.c.job_id == job_id if kind == "jobs" else sa.false())
+        bounded = page_bounds(select, page, [uid_key(columns["uid"])], columns, until)
+        branches.append(sa.select(bounded.subquery()))
+    merged = sa.union_all(*branches).subquery()
+    order = merged.c.uid.desc() if page.descending else merged.c.uid.asc()
+    return sa.select(merged).order_by(order).limit(page.size + 1)
+
+
 class AuditStore:
     """The audit part of the store."""
 
@@ -51,23 +70,15 @@ class AuditStore:
 
         By primary key, or by audit_resource and the ids of jobs: each of both parts up to the page's size, then merged.
         """
-        branches = []
-        for columns in (_WRITTEN, _CREATED):
-            select = sa.select(*(column.label(name) for name, column in columns.items()))
-            if resource and columns is _WRITTEN:
-                # A slash ends the name of what it belongs to: jobs/a is not part of jobs/a-b.
-                below = audit.c.resource.startswith(f"{resource}/", autoescape=True)
-                select = select.where(sa.or_(audit.c.resource == resource, below))
-            elif resource:
-                kind, _, job_id = resource.partition("/")
-                select = select.where(jobs.c.job_id == job_id if kind == "jobs" else sa.false())
-            keys = [uid_key(columns["uid"])]
-            branches.append(sa.select(page_bounds(select, page, keys, columns).subquery()))
-        merged = sa.union_all(*branches).subquery()
-        order = merged.c.uid.desc() if page.descending else merged.c.uid.asc()
-        select = sa.select(merged).order_by(order).limit(page.size + 1)
+
+        def build(page: PageRequest, until: Position | None) -> sa.Select[Any]:
+            return _select_page(resource, page, until)
+
+        # Of one resource there is little, and it is read as a whole.
+        is_filtered = not resource and page.filter is not None
+        walks = [Walk([uid_key(columns["uid"])]) for columns in (_WRITTEN, _CREATED)] if is_filtered else []
         async with self._database.begin() as connection:
-            found, position = await read_page(connection, select, page, _KEYS)
+            found, position = await read_stretches(connection, build, page, _KEYS, walks)
         return [_entry(row) for row in found], position
 
     async def add_refusals(self, refusals: Sequence[Refusal]) -> None:

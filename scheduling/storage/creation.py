@@ -105,10 +105,6 @@ def _insert(table: str, prefix: str, columns: dict[str, str], order: str, times:
     )
 
 
-def _copy(table: str, columns: Sequence[str]) -> str:
-    return f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
-
-
 #: Each table that a creation fills: its prefix among the parameters, its columns, what it is ordered by, and its times.
 _TABLES: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...]], ...] = (
     ("jobs", "j", _JOB, "job_id", _TIMES),
@@ -269,13 +265,19 @@ async def _copy_in(
     records: Mapping[str, dict[str, list[Any]]],
     copies: binary.Copies,
 ) -> None:
-    for table, _, columns, _, times in _TABLES:
-        values = records.get(table)
-        if values is not None:
-            made = dict.fromkeys(times, [now] * len(values["uid"]))
-            order, rows = copies.rows(columns | dict.fromkeys(times, "timestamptz"), values | made)
-            async with connection.cursor().copy(_copy(table, order)) as copy:
-                await copy.write(rows)
+    def encoded(table: str, columns: dict[str, str], times: Sequence[str]) -> tuple[str, bytes]:
+        values = records[table]
+        moments = dict.fromkeys(times, [now] * len(values["uid"]))
+        order, rows = copies.rows(columns | dict.fromkeys(times, "timestamptz"), values | moments)
+        return f"COPY {table} ({', '.join(order)}) FROM STDIN (FORMAT binary)", rows
+
+    pending = [(table, columns, times) for table, _, columns, _, times in reversed(_TABLES) if table in records]
+    statement, rows = encoded(*pending.pop())
+    while rows:
+        async with connection.cursor().copy(statement) as copy:
+            await copy.write(rows)
+            # Made while PostgreSQL takes what was written.
+            statement, rows = encoded(*pending.pop()) if pending else ("", b"")
 
 
 async def _copied(

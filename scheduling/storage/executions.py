@@ -24,10 +24,12 @@ from scheduling.storage.jobs import ask_to_stop, lock_unfinished
 from scheduling.storage.lists import (
     Position,
     SortKey,
+    Walk,
     condition,
+    named,
     of_principals,
     page_bounds,
-    read_page,
+    read_stretches,
     time_key,
     uid_key,
 )
@@ -63,6 +65,56 @@ _IS_WAITING = sa.literal_column("executions.state IN ('PENDING', 'FAILED')", sa.
 _HAS_SLOT = sa.literal_column("executions.state IN ('QUEUED', 'RUNNING')", sa.Boolean())
 
 
+#: The states that are in each of both tables.
+_STATES = {
+    executions: frozenset({"PENDING", "QUEUED", "RUNNING", "FAILED"}),
+    execution_history: frozenset(state.value for state in State) - {"PENDING", "QUEUED", "RUNNING"},
+}
+
+
+def _tables(filter_: Expression | None) -> Sequence[sa.Table]:
+    """Where what a filter lets through may be."""
+    states = named(filter_, "state")
+    either = [table for table, held in _STATES.items() if states is None or states & held]
+    return either or [executions]
+
+
+def _walks(table: sa.Table, page: PageRequest) -> list[Walk]:
+    """Along which indexes a page looks in a table for what its filter lets through."""
+    keys, states = _keys(page.order, table), named(page.filter, "state")
+    within: list[sa.ColumnElement[bool]] = []
+    if states is not None and states <= {"FAILED"}:
+        within.append(sa.literal_column(f"{table.name}.state = 'FAILED'", sa.Boolean()))
+    elif states is not None and states <= {"QUEUED", "RUNNING"}:
+        within.append(_HAS_SLOT)
+    if page.principals is None:
+        return [Walk(keys, within)]
+    if table is executions:
+        within.append(_IS_WAITING)
+    return [Walk(keys, [*within, table.c.principal == principal]) for principal in sorted(page.principals)]
+
+
+def _select_page(
+    tables: Sequence[sa.Table], job_id: str | None, page: PageRequest, until: Position | None
+) -> sa.Select[Any]:
+    """The executions of one page, up to `until`, and one more."""
+    branches = []
+    for table in tables:
+        select = _select(table, with_payload=page.with_payload)
+        if job_id is not None:
+            select = select.where(jobs.c.job_id == job_id)
+        keys = _keys(page.order, table)
+        bounded = page_bounds(select, page, keys, filter_columns(table), until)
+        if page.principals is not None:
+            apart = {"indexed": _IS_WAITING, "few": _HAS_SLOT} if table is executions else {}
+            bounded = of_principals(bounded, table.c.principal, page, keys, **apart)
+        branches.append(sa.select(bounded.subquery()))
+    merged = sa.union_all(*branches).subquery()
+    names = [str(key.column.key) for key in _keys(page.order, executions)]
+    order = [merged.c[name].desc() if page.descending else merged.c[name].asc() for name in names]
+    return sa.select(merged).order_by(*order).limit(page.size + 1)
+
+
 class ExecutionStore:
     """The execution part of the store."""
 
@@ -87,23 +139,15 @@ class ExecutionStore:
         In order of creation by primary key or by the index on job and uid. By nominal time all that a job has is read
         and sorted, which is why the callers of this ask for it of one job only.
         """
-        branches = []
-        for table in (executions, execution_history):
-            select = _select(table, with_payload=page.with_payload)
-            if job_id is not None:
-                select = select.where(jobs.c.job_id == job_id)
-            keys = _keys(page.order, table)
-            bounded = page_bounds(select, page, keys, filter_columns(table))
-            if page.principals is not None:
-                apart = {"indexed": _IS_WAITING, "few": _HAS_SLOT} if table is executions else {}
-                bounded = of_principals(bounded, table.c.principal, page, keys, **apart)
-            branches.append(sa.select(bounded.subquery()))
-        merged = sa.union_all(*branches).subquery()
-        names = [str(key.column.key) for key in _keys(page.order, executions)]
-        order = [merged.c[name].desc() if page.descending else merged.c[name].asc() for name in names]
-        select = sa.select(merged).order_by(*order).limit(page.size + 1)
+        tables = _tables(page.filter)
+
+        def build(page: PageRequest, until: Position | None) -> sa.Select[Any]:
+            return _select_page(tables, job_id, page, until)
+
+        is_filtered = job_id is None and page.filter is not None
+        walks = [walk for table in tables for walk in _walks(table, page)] if is_filtered else []
         async with self._database.begin() as connection:
-            found, position = await read_page(connection, select, page, _keys(page.order, executions))
+            found, position = await read_stretches(connection, build, page, _keys(page.order, executions), walks)
         return [rows.execution(row) for row in found], position
 
     async def cancel_execution(self, job_id: str, uid: UUID) -> None:

@@ -23,7 +23,17 @@ from scheduling.storage import rows
 from scheduling.storage.auditing import note_change
 from scheduling.storage.database import Database
 from scheduling.storage.history import end_waiting
-from scheduling.storage.lists import Position, SortKey, of_principals, page_bounds, read_page, text_key, uid_key
+from scheduling.storage.lists import (
+    Position,
+    SortKey,
+    Walk,
+    named,
+    of_principals,
+    page_bounds,
+    read_stretches,
+    text_key,
+    uid_key,
+)
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.tables import (
     backfills,
@@ -96,15 +106,26 @@ def select_jobs(*, with_payload: bool) -> sa.Select[Any]:
     return sa.select(*columns, request, size, job_state, _next_fire)
 
 
-def select_page(page: PageRequest) -> sa.Select[Any]:
-    """The jobs of one page and one more: first which ones, then what is derived about them."""
+def select_page(page: PageRequest, until: Position | None = None) -> sa.Select[Any]:
+    """The jobs of one page, up to `until`, and one more: first which ones, then what is derived about them."""
     keys = _SORT_KEYS[page.order]
-    bounded = page_bounds(sa.select(jobs.c.uid, jobs.c.job_id), page, keys, FILTER_COLUMNS)
+    bounded = page_bounds(sa.select(jobs.c.uid, jobs.c.job_id), page, keys, FILTER_COLUMNS, until)
     if page.principals is not None:
         bounded = of_principals(bounded, jobs.c.principal, page, keys)
     uids = bounded.subquery("page")
     order = [key.column.desc() if page.descending else key.column.asc() for key in keys]
     return select_jobs(with_payload=page.with_payload).join(uids, uids.c.uid == jobs.c.uid).order_by(*order)
+
+
+def _walks(page: PageRequest) -> list[Walk]:
+    """Along which indexes a page looks for what its filter lets through."""
+    if page.filter is None:
+        return []
+    keys, owners = _SORT_KEYS[page.order], named(page.filter, "owner")
+    within = [] if owners is None or len(owners) != 1 else [jobs.c.owner == next(iter(owners))]
+    if page.principals is None:
+        return [Walk(keys, within)]
+    return [Walk(keys, [*within, jobs.c.principal == principal]) for principal in sorted(page.principals)]
 
 
 class JobStore:
@@ -129,11 +150,10 @@ class JobStore:
         """One page; by primary key or by the index on job_id.
 
         What is derived is derived for the jobs of the page only, a few probes of indexes each. A filter that names
-        `state` has to derive it before: it costs these probes for every job up to the last one shown, which is all
-        jobs when few match.
+        `state` has to derive it before: it costs these probes for every job that is looked at.
         """
         async with self._database.begin() as connection:
-            found, position = await read_page(connection, select_page(page), page, _SORT_KEYS[page.order])
+            found, position = await read_stretches(connection, select_page, page, _SORT_KEYS[page.order], _walks(page))
         return [rows.job(row) for row in found], position
 
     async def update_job(self, job: Job, change: JobChange) -> Job | None:

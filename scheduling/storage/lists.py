@@ -1,12 +1,17 @@
 """Lists: filters turned into SQL, and pages by keyset.
 
 A keyset page costs the same wherever it is, and never shows an item twice or hides one that was there all along.
+
+Where a filter lets few through, a page would have to look at all there is. It is looked for stretch by stretch, each
+bounded by the rows that are looked at, and after some time the page is what was found so far: perhaps nothing, with a
+token that goes on from there.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -24,6 +29,11 @@ Position = tuple[str | int | None, ...]
 #: Payloads in one page: gRPC clients take answers of 4 MiB by default.
 MAX_PAGE_BYTES = 3 * 1024 * 1024
 
+#: Rows that one statement looks at for those that a filter lets through, in each of the tables that it reads.
+STRETCH = 5_000
+#: Seconds after which a page is what was found by then.
+PATIENCE = 1.0
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -34,6 +44,16 @@ class SortKey:
     column: Column
     encode: Callable[[Any], str | int]
     decode: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """An index along which a list looks for what a filter lets through: its keys in the order of the list, and what all
+    have in common that are looked at.
+    """
+
+    keys: Sequence[SortKey]
+    within: Sequence[sa.ColumnElement[bool]] = ()
 
 
 def uid_key(column: Column) -> SortKey:
@@ -105,23 +125,37 @@ def _comparison(each: Comparison, field: Column) -> sa.ColumnElement[bool]:
 
 
 def page_bounds(
-    select: sa.Select[Any], page: PageRequest, keys: Sequence[SortKey], columns: Mapping[str, Column]
+    select: sa.Select[Any],
+    page: PageRequest,
+    keys: Sequence[SortKey],
+    columns: Mapping[str, Column],
+    until: Position | None = None,
 ) -> sa.Select[Any]:
-    """The select narrowed to one page and one item more, which tells whether there is a next page."""
+    """The select narrowed to one page, up to `until`, and one item more, which tells whether there is a next page."""
     if page.filter is not None:
         select = select.where(condition(page.filter, columns))
+    return _in_order(select, page, keys, until).limit(page.size + 1)
+
+
+def _in_order(
+    select: sa.Select[Any], page: PageRequest, keys: Sequence[SortKey], until: Position | None = None
+) -> sa.Select[Any]:
+    here = sa.tuple_(*(key.column for key in keys))
     if page.after is not None:
-        try:
-            values = [key.decode(value) for key, value in zip(keys, page.after, strict=True)]
-        except (ValueError, TypeError, OverflowError, AttributeError):
-            raise invalid(
-                "page_token", "expected the next_page_token of an earlier answer", "INVALID_PAGE_TOKEN"
-            ) from None
-        here = sa.tuple_(*(key.column for key in keys))
-        there = sa.tuple_(*(sa.literal(value, key.column.type) for key, value in zip(keys, values, strict=True)))
+        there = _place(page.after, keys)
         select = select.where(here < there if page.descending else here > there)
-    order = [key.column.desc() if page.descending else key.column.asc() for key in keys]
-    return select.order_by(*order).limit(page.size + 1)
+    if until is not None:
+        there = _place(until, keys)
+        select = select.where(here >= there if page.descending else here <= there)
+    return select.order_by(*(key.column.desc() if page.descending else key.column.asc() for key in keys))
+
+
+def _place(position: Position, keys: Sequence[SortKey]) -> Any:
+    try:
+        values = [key.decode(value) for key, value in zip(keys, position, strict=True)]
+    except (ValueError, TypeError, OverflowError, AttributeError):
+        raise invalid("page_token", "expected the next_page_token of an earlier answer", "INVALID_PAGE_TOKEN") from None
+    return sa.tuple_(*(sa.literal(value, key.column.type) for key, value in zip(keys, values, strict=True)))
 
 
 def of_principals(
@@ -165,6 +199,65 @@ async def read_page(
         return rows, None
     shown = rows[: min(page.size, fitting)]
     return shown, tuple(key.encode(shown[-1][key.column.key]) for key in keys)
+
+
+async def read_stretches(
+    connection: AsyncConnection,
+    build: Callable[[PageRequest, Position | None], sa.Executable],
+    page: PageRequest,
+    keys: Sequence[SortKey],
+    walks: Sequence[Walk],
+) -> tuple[Sequence[Mapping[str, Any]], Position | None]:
+    """Like `read_page`, of what `build` makes of a page and of the place up to which it may look.
+
+    A page is read in one go unless there are `walks`, whose keys are comparable with `keys`: then it may be shorter
+    than asked for, even empty, while more follow. The position tells.
+    """
+    clock = asyncio.get_running_loop()
+    ends_at = clock.time() + PATIENCE
+    found: list[Mapping[str, Any]] = []
+    while True:
+        until = await _horizon(connection, page, keys, walks)
+        rows, position = await read_page(connection, build(page, until), page, keys)
+        found += rows
+        if position is not None or until is None:
+            return found, position
+        # What is found of payloads was measured for one stretch alone.
+        is_enough = len(rows) == page.size or (page.with_payload and found)
+        if is_enough or clock.time() >= ends_at:
+            return found, until
+        page = replace(page, size=page.size - len(rows), after=until)
+
+
+async def _horizon(
+    connection: AsyncConnection, page: PageRequest, keys: Sequence[SortKey], walks: Sequence[Walk]
+) -> Position | None:
+    """Where the first of the walks has gone a stretch; None when all of them end before."""
+    ends = []
+    for walk in walks:
+        columns = [key.column.label(f"key_{number}") for number, key in enumerate(walk.keys)]
+        select = _in_order(sa.select(*columns).where(*walk.within), page, walk.keys).offset(STRETCH - 1).limit(1)
+        row = (await connection.execute(select)).first()
+        if row is not None:
+            ends.append(tuple(row))
+    if not ends:
+        return None
+    first = max(ends) if page.descending else min(ends)
+    return tuple(key.encode(value) for key, value in zip(keys, first, strict=True))
+
+
+def named(expression: Expression | None, field: str) -> frozenset[str] | None:
+    """The values of a field that a filter lets through, if it names them; None when there may be others."""
+    match expression:
+        case Comparison(field=found, op=Op.EQ, value=str() as value) if found == field:
+            return frozenset({value})
+        case And(operands):
+            each = [values for operand in operands if (values := named(operand, field)) is not None]
+            return frozenset.intersection(*each) if each else None
+        case Or(operands):
+            all_ = [named(operand, field) for operand in operands]
+            return None if None in all_ else frozenset().union(*(values for values in all_ if values is not None))
+    return None
 
 
 def _fitting(rows: Sequence[Mapping[Any, Any]]) -> int:

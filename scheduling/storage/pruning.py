@@ -79,7 +79,7 @@ SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM silent)
 # From the index alone, where the partition was vacuumed. However often a job was executed, it is seen once.
 _OF_PARTITION = """
 WITH page AS MATERIALIZED (
-    SELECT job_uid FROM "{partition}" WHERE job_uid > %(after)s ORDER BY job_uid LIMIT %(rows)s
+    SELECT job_uid FROM "{partition}" WHERE job_uid > %(after)s ORDER BY job_uid LIMIT {rows}
 ),
 ended AS MATERIALIZED (SELECT DISTINCT job_uid FROM page ORDER BY job_uid),
 """
@@ -90,7 +90,7 @@ WITH ended AS MATERIALIZED (SELECT DISTINCT job_uid FROM unnest(%(jobs)s::uuid[]
 # PostgreSQL takes back is done again, so nobody waits for the disk.
 _BY_INDEX = """
 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
-SET LOCAL enable_material = off; SET LOCAL synchronous_commit = off;
+SET LOCAL enable_material = off; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL synchronous_commit = off;
 """
 # By a list of keys, or row for row.
 _BY_LIST = f"{_BY_INDEX} SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = on"
@@ -179,8 +179,8 @@ class PruningStore:
         By the partition's index of jobs; locks the jobs in the order of their uids.
         """
         async with self._database.maintain() as connection:
-            page = _OF_PARTITION.format(partition=partition)
-            return await self._prune(connection, page, term, after=after, rows=PIECE_ROWS)
+            page = _OF_PARTITION.format(partition=partition, rows=PIECE_ROWS)
+            return await self._prune(connection, page, term, after=after)
 
     async def prune_failed(self, term: int, keep: timedelta, targets: Sequence[str]) -> Pruned:
         """Deletes FAILED executions of `targets` that failed longer than `keep` ago, and the jobs that end with them.

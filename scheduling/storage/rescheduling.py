@@ -107,6 +107,7 @@ class ReschedulingStore:
                 await connection.execute(
                     executions.update()
                     .where(
+                        executions.c.job_uid == schedule.job_uid,
                         executions.c.schedule_uid == schedule.uid,
                         executions.c.state.in_([State.PENDING.value, State.QUEUED.value]),
                         executions.c.attempt == 0,
@@ -138,7 +139,7 @@ class ReschedulingStore:
                     connection, {**row, "paused": False}, owner, schedule.timing, schedule.timing, now, Reason.PAUSED
                 )
             else:
-                await _let_go(connection, schedule.uid, now)
+                await _let_go(connection, schedule.job_uid, schedule.uid, now)
             changed = await _read(connection, schedule.uid)
             await note_change(connection, self._database.moment(), schedule.name, schedule, changed)
             return changed
@@ -160,9 +161,11 @@ class ReschedulingStore:
         return dict(row), owner_of(job), now
 
 
-async def _let_go(connection: AsyncConnection, uid: UUID, now: datetime) -> None:
+async def _let_go(connection: AsyncConnection, job_uid: UUID, uid: UUID, now: datetime) -> None:
     """A one-off whose moment has passed while it was paused is skipped; otherwise it goes on waiting for it."""
-    held = sa.and_(executions.c.schedule_uid == uid, executions.c.held_by == HELD_BY_PAUSE)
+    held = sa.and_(
+        executions.c.job_uid == job_uid, executions.c.schedule_uid == uid, executions.c.held_by == HELD_BY_PAUSE
+    )
     passed = sa.and_(held, executions.c.nominal_time <= now)
     skipped = await end_waiting(connection, passed, State.SKIPPED, Reason.PAUSED, sa.literal(now))
     if skipped:

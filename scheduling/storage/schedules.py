@@ -20,12 +20,14 @@ from scheduling.storage.auditing import note_change
 from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id, refuse_cancelled, use_job
-from scheduling.storage.lists import Position, SortKey, page_bounds, read_page, uid_key
+from scheduling.storage.lists import Position, SortKey, Walk, page_bounds, read_stretches, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
 from scheduling.storage.plans import first_plan, owner_of
 from scheduling.storage.tables import backfills, executions, jobs, schedule_gaps, schedules
 
+#: By executions_job. The schedule alone is in no index but that of its firings, which are not all that it makes.
+_own = sa.and_(executions.c.job_uid == schedules.c.job_uid, executions.c.schedule_uid == schedules.c.uid)
 _firing = sa.and_(
     executions.c.schedule_uid == schedules.c.uid,
     executions.c.origin == "SCHEDULED",
@@ -62,10 +64,7 @@ def select_schedules() -> sa.Select[Any]:
     columns = [column for column in schedules.c if column.name != "evaluated_until"]
     # Python has no infinite datetime: nothing more to evaluate reads as None.
     buffered = (
-        sa.select(sa.func.count())
-        .where(executions.c.schedule_uid == schedules.c.uid, executions.c.held_by == "OVERLAP")
-        .scalar_subquery()
-        .label("buffered")
+        sa.select(sa.func.count()).where(_own, executions.c.held_by == "OVERLAP").scalar_subquery().label("buffered")
     )
     until = sa.func.nullif(schedules.c.evaluated_until, sa.text("'infinity'::timestamptz")).label("evaluated_until")
     return sa.select(*columns, until, buffered, jobs.c.job_id, _state, _next_fire).join(
@@ -144,15 +143,22 @@ class ScheduleStore:
             return rows.schedule(row, await named_calendars(connection, row["calendar_ids"]))
 
     async def list_schedules(self, job_id: str | None, page: PageRequest) -> tuple[Sequence[Schedule], Position | None]:
-        """One page of the schedules of one job or of all."""
+        """One page of the schedules of one job or of all; by primary key or by the key of job and id."""
         select = select_schedules()
         if job_id is not None:
             select = select.where(jobs.c.job_id == job_id)
         if page.principals is not None:
             select = select.where(jobs.c.principal.in_(sorted(page.principals)))
-        select = page_bounds(select, page, _SORT_KEYS, _FILTER_COLUMNS)
+
+        def build(page: PageRequest, until: Position | None) -> sa.Select[Any]:
+            return page_bounds(select, page, _SORT_KEYS, _FILTER_COLUMNS, until)
+
+        # A job has few, and they are read as a whole.
+        is_filtered = job_id is None and (page.filter is not None or page.principals is not None)
         async with self._database.begin() as connection:
-            found, position = await read_page(connection, select, page, _SORT_KEYS)
+            found, position = await read_stretches(
+                connection, build, page, _SORT_KEYS, [Walk(_SORT_KEYS)] if is_filtered else []
+            )
             calendars = await named_calendars(connection, {name for row in found for name in row["calendar_ids"]})
         return [rows.schedule(row, calendars) for row in found], position
 
@@ -169,6 +175,7 @@ class ScheduleStore:
             await connection.execute(schedule_gaps.delete().where(schedule_gaps.c.schedule_uid == schedule.uid))
             await connection.execute(
                 executions.delete().where(
+                    executions.c.job_uid == schedule.job_uid,
                     executions.c.schedule_uid == schedule.uid,
                     executions.c.state.in_([State.PENDING.value, State.QUEUED.value]),
                     executions.c.attempt == 0,

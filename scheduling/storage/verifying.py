@@ -42,7 +42,7 @@ _GAPS = "SELECT schedule_uid, from_time, to_time FROM schedule_gaps WHERE schedu
 _LOST_ONE_OFFS = f"""
 SELECT j.job_id, s.schedule_id FROM schedules s JOIN jobs j ON j.uid = s.job_uid
 WHERE s.kind = 'ONCE' AND j.cancel_time IS NULL AND (s.spec ->> 'time')::timestamptz > {NOW} - interval '6 days'
-  AND NOT EXISTS (SELECT FROM executions e WHERE e.schedule_uid = s.uid)
+  AND NOT EXISTS (SELECT FROM executions e WHERE e.job_uid = s.job_uid AND e.schedule_uid = s.uid)
   AND NOT EXISTS (SELECT FROM execution_history h WHERE h.job_uid = s.job_uid AND h.schedule_uid = s.uid)
 ORDER BY s.uid LIMIT 1000
 """

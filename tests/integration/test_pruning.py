@@ -227,7 +227,9 @@ def test_a_job_that_ran_more_often_than_a_piece_has_rows_does_not_hold_up_the_ot
             while following is not None:
                 pruned, following = await pruning.prune_jobs_of(stores.term, name_of(day), following)
                 found.append(pruned)
-            assert found == [Pruned(2, 2), Pruned(1, 1), Pruned()]
+            # Whichever of them comes first: two pieces of at most two jobs, and the end.
+            assert sorted(pruned.jobs for pruned in found) == [0, 1, 2]
+            assert await stores.count("schedules") == 0
 
     run(scenario())
 

@@ -151,3 +151,38 @@ def test_a_batch_whose_answer_was_lost_is_safe_to_repeat(database_url: str, *, c
             assert [job.uid for job in again] == [new.uid for new in call.jobs]
 
     run(scenario())
+
+
+def test_a_batch_that_waits_too_long_for_the_count_of_an_owner_is_given_up_whole(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url, size=1, hot_timeout=timedelta(seconds=0.5)) as stores:
+            with psycopg.connect(database_url) as holder:
+                holder.execute("LOCK TABLE owner_days IN EXCLUSIVE MODE")
+                with pytest.raises(StoreUnavailable):
+                    await stores.store.create(creation(*batch(), request_id="r"))
+                holder.rollback()
+        async with open_stores(database_url, hot_timeout=LONG) as stores:
+            assert await counts(stores) == [0, 0, 0, 0, 0]
+            assert len(await stores.store.create(creation(*batch(), request_id="r"))) == COPY_FROM
+
+    run(scenario())
+
+
+def test_a_batch_over_a_link_that_hangs_is_given_up_in_time_and_the_next_one_goes_through(database_url: str) -> None:
+    async def scenario() -> None:
+        async with Proxy(database_url) as proxy, open_stores(proxy.url, size=1) as stores:
+            await stores.create(new_job(NOW))
+            proxy.hang()
+            with pytest.raises(StoreUnavailable):
+                await stores.store.create(creation(*batch()))
+            proxy.restore()
+            while True:
+                try:
+                    assert len(await stores.store.create(creation(*batch()))) == COPY_FROM
+                    break
+                except StoreUnavailable:
+                    continue
+            # Each is there whole or not at all.
+            assert (await stores.count("jobs") - 1) % COPY_FROM == 0
+
+    run(scenario())

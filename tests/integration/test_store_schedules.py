@@ -134,7 +134,7 @@ def test_schedules_are_listed_page_by_page_and_found_by_their_fields(database_ur
             await stores.record(claim)
 
             async def names(text: str, job_id: str | None = "many") -> set[str]:
-                filter_ = parse_filter(text, schedule_cases._FIELDS)
+                filter_ = parse_filter(text, schedule_cases.SCHEDULE_FIELDS)
                 page = PageRequest(100, "create_time", descending=False, filter=filter_)
                 return {each.schedule_id for each in (await stores.store.list_schedules(job_id, page))[0]}
 

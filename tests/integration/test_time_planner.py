@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from unittest.mock import create_autospec
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from scheduling.delivery.targets import TargetTable
+from scheduling.dispatch.planner import WALK_START
 from scheduling.domain.backfill import BackfillState
 from scheduling.domain.errors import AlreadyExists, NotFound, WrongState
 from scheduling.domain.job import OverlapPolicy
@@ -62,6 +63,16 @@ async def moved(line: Timeline) -> list[str]:
         step: Moved = await line.calendars.move_stale_plans(line.term)
         found, more = found + list(step.moved), step.more
     return found
+
+
+async def marked(line: Timeline, term: int | None = None, page: int = 10_000) -> int:
+    """Walks through all recurring schedules; how many were marked for another zone version."""
+    count = 0
+    place: tuple[datetime, UUID] | None = WALK_START
+    while place is not None:
+        found, place = await line.calendars.mark_other_zone_versions(term or line.term, place, page)
+        count += found
+    return count
 
 
 async def next_day(line: Timeline, schedule: Schedule) -> int | None:
@@ -264,8 +275,8 @@ def test_plans_of_another_zone_version_are_looked_at_again_and_can_be_listed(
             others = ListQuery(filter=f'time_zone_version != "{zone_version()}"')
             listed = await list_schedules(ports, None, others)
             assert {each.uid for each in listed.items} == {changed.uid, same.uid}
-            assert await line.calendars.mark_other_zone_versions(line.term) == 2
-            assert await line.calendars.mark_other_zone_versions(line.term) == 0
+            assert await marked(line) == 2
+            assert await marked(line) == 0
             assert await moved(line) == [changed.name]
             assert (await list_schedules(ports, None, others)).items == []
             assert [(await line.read(each.uid)).next_fire_time for each in (changed, same)] == [
@@ -274,6 +285,36 @@ def test_plans_of_another_zone_version_are_looked_at_again_and_can_be_listed(
             moves = ListQuery(filter=f'move_time >= "{START.isoformat()}"')
             assert [each.uid for each in (await list_schedules(ports, None, moves)).items] == [changed.uid]
             await line.assert_sound(START)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 10])
+def test_the_walk_through_other_zone_versions_misses_none_that_come_at_one_time(database_url: str, page: int) -> None:
+    async def scenario() -> None:
+        async with timeline(database_url) as line:
+            each = [await line.schedule(NOON) for _ in range(5)] + [await line.schedule(Cron("0 13 * * *"))]
+            await line.lead()
+            await line.query("UPDATE schedules SET zone_version = '1999z'")
+            await line.query("UPDATE schedules SET paused = true WHERE uid = %s", each[0].uid)
+            assert await marked(line, page=page) == 5
+            assert await marked(line, page=page) == 0
+            rows = await line.query("SELECT uid FROM schedules WHERE stale")
+            assert {row["uid"] for row in rows} == {schedule.uid for schedule in each[1:]}
+
+    run(scenario())
+
+
+def test_a_resumed_schedule_is_planned_with_the_zones_of_now(database_url: str) -> None:
+    async def scenario() -> None:
+        async with timeline(database_url) as line:
+            schedule = await line.schedule(NOON)
+            paused = await line.store.pause_schedule(schedule, "p", "")
+            assert paused is not None
+            await line.query("UPDATE schedules SET zone_version = '1999z'")
+            resumed = await line.store.resume_schedule(paused)
+            assert resumed is not None
+            assert resumed.zone_version == zone_version()
 
     run(scenario())
 
@@ -287,7 +328,7 @@ def test_nobody_moves_plans_under_a_term_that_has_ended(database_url: str) -> No
             await line.change_calendar("holidays", days(1))
             await line.query("UPDATE schedules SET zone_version = '1999z'")
             assert (await line.calendars.move_stale_plans(line.term - 1)).looked_at == 0
-            assert await line.calendars.mark_other_zone_versions(line.term - 1) == 0
+            assert await marked(line, line.term - 1) == 0
             assert await line.deployments.begin_deployment(line.term - 1, "d-1") is None
             assert await line.backfilling.step_backfills(line.term - 1) == 0
 
@@ -503,7 +544,7 @@ def test_a_one_off_is_not_touched_by_any_of_this(database_url: str) -> None:
             schedule = await line.schedule(Once(START + DAY))
             await line.query("UPDATE schedules SET zone_version = '1999z'")
             await line.lead()
-            assert await line.calendars.mark_other_zone_versions(line.term) == 0
+            assert await marked(line) == 0
             assert await moved(line) == []
             assert len(await line.plans(schedule)) == 1
 
