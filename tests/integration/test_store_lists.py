@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import psycopg
 
+from scheduling.dispatch.planner import WALK_START
 from scheduling.domain.errors import InvalidRequest
 from scheduling.domain.filters import parse_filter
 from scheduling.domain.job import Job, OverlapPolicy
@@ -24,7 +25,7 @@ from scheduling.operations import executions as execution_cases
 from scheduling.operations import jobs as job_cases
 from scheduling.operations.drafts import ListQuery
 from scheduling.operations.ports import PageRequest
-from scheduling.storage import database, gating, jobs, releasing, status
+from scheduling.storage import calendars, database, gating, jobs, releasing, schedules, status, tables
 from scheduling.storage.database import STATEMENTS_BYTES
 from tests.support.builders import SEND, new_job, once
 from tests.support.clock import START
@@ -84,11 +85,14 @@ async def rows_read(stores: Stores, statement: str, parameters: dict[str, Any] |
     return round(total)
 
 
+def sql_of(select: sa.Select[Any]) -> str:
+    dialect: Any = psycopg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library left it untyped
+    return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
+
 def page_sql(order: str, filter_: str = "") -> str:
     page = PageRequest(50, order, descending=True, filter=parse_filter(filter_, job_cases.JOB_FIELDS))
-    dialect: Any = psycopg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # the library left it untyped
-    select: sa.Select[Any] = jobs.select_page(page)
-    return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    return sql_of(jobs.select_page(page))
 
 
 def test_a_page_of_jobs_reads_a_page_of_jobs(database_url: str) -> None:
@@ -99,6 +103,32 @@ def test_a_page_of_jobs_reads_a_page_of_jobs(database_url: str) -> None:
             for order in ("create_time", "job_id"):
                 for filter_ in ("", "state = ACTIVE", "queue = HIGH"):
                     assert await rows_read(stores, page_sql(order, filter_)) < 51 * 10, (order, filter_)
+
+    run(scenario())
+
+
+def test_a_schedule_is_read_without_the_executions_of_others(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            await fill(stores, MANY)
+            job = await stores.recurring()
+            select = schedules.select_schedules().where(tables.schedules.c.job_uid == job.uid)
+            assert 0 < await rows_read(stores, sql_of(select)) < 20
+
+    run(scenario())
+
+
+def test_schedules_of_another_zone_version_are_looked_for_among_the_recurring_ones(database_url: str) -> None:
+    async def scenario() -> None:
+        async with open_stores(database_url) as stores:
+            await stores.create(*(new_job(NOW, schedule=once(NOW)) for _ in range(1000)))
+            await stores.recurring()
+            await stores.query("UPDATE schedules SET zone_version = '1999z'")
+            await stores.query("VACUUM ANALYZE schedules")
+            term = await stores.lead()
+            (until, uid), limit = WALK_START, 1000
+            place = {"version": "2000a", "term": term, "limit": limit, "until": until, "uid": uid}
+            assert 0 < await rows_read(stores, calendars._MARK_ZONES, {"now": NOW, **place}) < 20
 
     run(scenario())
 
