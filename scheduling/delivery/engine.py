@@ -50,8 +50,6 @@ SWEEP_AGAIN = 0.02
 CLAIM_SECONDS = 3.0
 #: Seconds for what is cancelled at the end of a drain to end, and for its outcomes to be recorded.
 LAST_SECONDS = 5.0
-#: The next calls begin when one part in GROUP_PART of the slots is free, or GROUP_SECONDS after the ones before.
-GROUP_PART, GROUP_SECONDS = 3, 0.006
 #: What was claimed ahead and has found no slot within so many seconds is given back: the target has become slow.
 AHEAD_PATIENCE = 0.5
 
@@ -451,17 +449,18 @@ class DeliveryEngine:
         lane.started_at = self._clock.monotonic()
 
     def _start_group(self, lane: Lane, now: float) -> None:
-        """Begins the next calls once there are slots for a group of them, or the last ones have begun some time ago.
+        """Begins the next calls once there are slots for a group of them.
 
         Calls that begin in one turn of the event loop go out, and come in at the target, with fewer switches between
         threads than as many one by one (`docs/performance.md`).
         """
         if not lane.ahead:
             return
-        if (lane.slots - lane.running) * GROUP_PART >= lane.slots or now - lane.started_at >= GROUP_SECONDS:
+        pause = lane.until_group(now)
+        if pause <= 0:
             self._start_next(lane)
         elif lane.start_soon is None:
-            lane.start_soon = asyncio.get_running_loop().call_later(GROUP_SECONDS, self._start_next, lane)
+            lane.start_soon = asyncio.get_running_loop().call_later(pause, self._start_next, lane)
 
     def _return_ahead(self, lane: Lane, before: float) -> None:
         """Gives back what was claimed before that monotonic second and has found no slot yet."""

@@ -15,6 +15,8 @@ from scheduling.domain.target import Queue
 PACE_SECONDS = 0.02
 #: At most so many times the slots of a queue are claimed ahead, anew when one part in AHEAD_LEFT of them is left.
 AHEAD_SLOTS, AHEAD_LEFT = 8, 3
+#: The next calls begin when one part in GROUP_PART of the slots is free, or GROUP_SECONDS after the ones before.
+GROUP_PART, GROUP_SECONDS = 3, 0.006
 
 
 @dataclass(slots=True)
@@ -59,6 +61,15 @@ class Lane:
         spare = min(int(self.pace * ahead), AHEAD_SLOTS * self.slots)
         self.wake_at = 1 - spare // AHEAD_LEFT
         return self.free + spare if self.free >= self.wake_at else 0
+
+    def until_group(self, now: float) -> float:
+        """Seconds for which the next calls may wait for slots to begin in together; none where calls end so slowly
+        that not half a group would come together in that time.
+        """
+        group = self.slots / GROUP_PART
+        if self.slots - self.running >= group or self.pace * GROUP_SECONDS < group / 2:
+            return 0.0
+        return self.started_at + GROUP_SECONDS - now
 
 
 @dataclass(slots=True)

@@ -7,16 +7,11 @@ can make series without end. Values of enums are written as the API writes them 
 from __future__ import annotations
 
 import platform
-from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
 from scheduling.domain.lifecycle import State
 from scheduling.domain.target import Queue
@@ -137,66 +132,10 @@ TABLE: Final = (
     MetricSpec("gauge", "build_info", "Always 1; the labels tell what runs.", ("version", "python")),
 )
 
-
-class Distribution:
-    """Values of one series by the buckets of its histogram. Observed by one thread, read by any."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """Counts a value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def read(self) -> tuple[list[int], float]:
-        """How many values there were up to each bound and in all, and what they add up to."""
-        return list(accumulate(self._counts.copy())), self._sum
+_M = TypeVar("_M", Counter, Gauge, Histogram)
 
 
-class Histogram(Collector):
-    """A histogram as Prometheus reads it. The library's own goes through its bounds one by one and takes two locks for
-    each value, which each call would pay twice.
-    """
-
-    def __init__(
-        self, name: str, about: str, labels: tuple[str, ...], bounds: tuple[float, ...], registry: CollectorRegistry
-    ) -> None:
-        self._name, self._about, self._labels, self._bounds = name, about, labels, bounds
-        self._bound_names = [*map(floatToGoString, bounds), "+Inf"]
-        self._series: dict[tuple[str, ...], Distribution] = {}
-        registry.register(self)
-
-    def labels(self, *labelvalues: str) -> Distribution:
-        """The series with these label values."""
-        return self._series.setdefault(labelvalues, Distribution(self._bounds))
-
-    def describe(self) -> Iterable[HistogramMetricFamily]:
-        """The name, by which the registry refuses a second one."""
-        return [HistogramMetricFamily(self._name, self._about, labels=self._labels)]
-
-    def collect(self) -> Iterable[HistogramMetricFamily]:
-        """All series as they are now."""
-        family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
-        for values, series in self._series.copy().items():
-            counts, total = series.read()
-            family.add_metric(values, list(zip(self._bound_names, map(float, counts), strict=True)), total)
-        return [family]
-
-
-_S = TypeVar("_S", Counter, Gauge, Distribution)
-_S_co = TypeVar("_S_co", covariant=True)
-
-
-class _Labelled(Protocol[_S_co]):
-    def labels(self, *labelvalues: str) -> _S_co: ...
-
-
-class Children(Generic[_S]):
+class Children(Generic[_M]):
     """The series of one metric by its labels, looked up once and then kept: `children("HIGH").inc()`.
 
     `allowed` are the known values of each label in order; others are counted as OTHER.
@@ -204,12 +143,12 @@ class Children(Generic[_S]):
 
     __slots__ = ("_allowed", "_kept", "_metric")
 
-    def __init__(self, metric: _Labelled[_S], allowed: Iterable[Collection[str]]) -> None:
-        self._metric: _Labelled[_S] = metric
+    def __init__(self, metric: _M, allowed: Iterable[Collection[str]]) -> None:
+        self._metric: _M = metric
         self._allowed = tuple(frozenset(values) for values in allowed)
-        self._kept: dict[tuple[str, ...], _S] = {}
+        self._kept: dict[tuple[str, ...], _M] = {}
 
-    def __call__(self, *labels: str) -> _S:
+    def __call__(self, *labels: str) -> _M:
         """The series with these label values."""
         child = self._kept.get(labels)
         if child is None:
@@ -249,8 +188,8 @@ class Metrics:
         self.lateness_for = Children(histogram("lateness_seconds"), (QUEUES,))
         self.attempt_duration_for = Children(histogram("attempt_duration_seconds"), (methods,))
         self.released_for = Children(counter("released_total"), (QUEUES,))
-        self.claim_batch = histogram("claim_batch_size").labels()
-        self.record_batch = histogram("record_batch_size").labels()
+        self.claim_batch = histogram("claim_batch_size")
+        self.record_batch = histogram("record_batch_size")
         self.swept_for = Children(counter("swept_total"), (QUEUES,))
         self.leases_recovered_for = Children(counter("leases_recovered_total"), (QUEUES,))
         self.rpc_for = Children(counter("rpc_total"), (rpc_methods, CODES))
@@ -293,4 +232,4 @@ class Metrics:
 
     def _histogram(self, name: str) -> Histogram:
         spec = self._specs[name]
-        return Histogram(f"{NAMESPACE}_{name}", spec.help, spec.labels, spec.buckets, self.registry)
+        return Histogram(f"{NAMESPACE}_{name}", spec.help, spec.labels, registry=self.registry, buckets=spec.buckets)

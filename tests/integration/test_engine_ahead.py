@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from scheduling.delivery import engine
+from scheduling.delivery import engine, lanes
 from scheduling.delivery.channels import Answer
 from scheduling.delivery.lanes import Lane
 from scheduling.domain.execution import Reason
@@ -38,6 +38,18 @@ def test_the_room_of_a_queue_follows_the_pace_of_its_calls() -> None:
     assert lane.room(101.0, 0.03) == 2
 
 
+def test_calls_wait_for_a_group_where_it_comes_together_soon() -> None:
+    lane = Lane(Queue.HIGH, slots=60, free=0, running=45, pace=3000.0, started_at=100.0)
+    assert lane.until_group(100.002) == pytest.approx(0.004)
+    assert lane.until_group(100.007) < 0  # long enough
+    lane.running = 40
+    assert lane.until_group(100.002) == 0  # a third of the slots
+    lane.running, lane.pace = 45, 1000.0
+    assert lane.until_group(100.002) == 0  # slow calls: no slot is left empty for long
+    lane.slots, lane.running = 1, 0
+    assert lane.until_group(100.002) == 0
+
+
 def test_however_far_ahead_is_claimed_no_more_calls_are_made_at_once_than_slots(database_url: str) -> None:
     async def scenario() -> None:
         caller = RecordingCaller()
@@ -54,12 +66,12 @@ def test_however_far_ahead_is_claimed_no_more_calls_are_made_at_once_than_slots(
     run(scenario())
 
 
-@pytest.mark.parametrize(("seconds", "begun"), [(3600.0, 6), (engine.GROUP_SECONDS, 7)])
+@pytest.mark.parametrize(("seconds", "begun"), [(3600.0, 6), (lanes.GROUP_SECONDS, 7)])
 def test_a_free_slot_waits_for_others_before_the_next_calls_begin_and_not_for_long(
     database_url: str, monkeypatch: pytest.MonkeyPatch, seconds: float, begun: int
 ) -> None:
     """Of six slots two make a group."""
-    monkeypatch.setattr(engine, "GROUP_SECONDS", seconds)
+    monkeypatch.setattr(lanes, "GROUP_SECONDS", seconds)
     # However slow the machine is, nothing goes back meanwhile.
     monkeypatch.setattr(engine, "AHEAD_PATIENCE", 3600.0)
     monkeypatch.setattr(engine, "_LATEST_BEGIN", 3600.0)
