@@ -43,6 +43,7 @@ class HousekeepingStore:
 
     def __init__(self, leading: LeadingStore, maintaining: MaintenanceStore, pruning: PruningStore) -> None:
         self.forget_workers = leading.forget_workers
+        self.term_holds = leading.term_holds
         self.tend_history = maintaining.tend_history
         self.prune_jobs_of = pruning.prune_jobs_of
         self.prune_failed = pruning.prune_failed

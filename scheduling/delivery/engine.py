@@ -442,11 +442,12 @@ class DeliveryEngine:
         if lane.start_soon is not None:
             lane.start_soon.cancel()
             lane.start_soon = None
+        if lane.ahead and lane.running < lane.slots:
+            lane.started_at = self._clock.monotonic()
         while lane.ahead and lane.running < lane.slots:
             held = lane.ahead.popleft()
             lane.running += 1
             held.task = self._calls.create(self._deliver(held, lane))
-        lane.started_at = self._clock.monotonic()
 
     def _start_group(self, lane: Lane, now: float) -> None:
         """Begins the next calls once there are slots for a group of them.
@@ -460,6 +461,7 @@ class DeliveryEngine:
         if pause <= 0:
             self._start_next(lane)
         elif lane.start_soon is None:
+            # In real time: what it saves is switches of real threads, and a task that sleeps would cost what it saves.
             lane.start_soon = asyncio.get_running_loop().call_later(pause, self._start_next, lane)
 
     def _return_ahead(self, lane: Lane, before: float) -> None:
@@ -508,10 +510,11 @@ class DeliveryEngine:
             outcome = self._outcomes.answered(claim, answer, held.start, ended - began, held.cancelled_by)
             if not held.cancelled_by:
                 self._brakes.saw(claim.target.partition("/")[0], held.claimed, is_down=answer.code in DOWN_CODES)
-            self._observer.answered(claim, answer.code, ended - began)
         self._recorder.add(claim, outcome)
         del self._held[claim.token]
         self._progress.set()
+        if held.start is not None:
+            self._observer.answered(claim, answer.code, ended - began)
 
     def _refusal(self, held: Held, now: float) -> str:
         """Why a call is not to begin at that monotonic second; empty when it is."""

@@ -200,9 +200,11 @@ class Api:
     async def has_open(self) -> bool:
         """Whether anything is planned or has not ended."""
         request = scheduling_service_pb2.ListExecutionsRequest(parent=_ALL, page_size=1, filter=_OPEN)
-        page = await self._call(self._scheduling.ListExecutions, request)
-        # Where there is much, a page may end before it has found anything.
-        return bool(page.executions or page.next_page_token)
+        while True:
+            page = await self._call(self._scheduling.ListExecutions, request)
+            if page.executions or not page.next_page_token:
+                return bool(page.executions)
+            request.page_token = page.next_page_token
 
     async def watch(self) -> AsyncIterator[Sequence[execution_pb2.Execution]]:
         """Executions as they change, without end; goes on after a break where it ended."""

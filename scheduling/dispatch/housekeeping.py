@@ -45,6 +45,8 @@ class Store(Protocol):
 
     async def forget_workers(self) -> None: ...
 
+    async def term_holds(self, term: int) -> bool: ...
+
     async def tend_history(self, before_drop: Callable[[str], Awaitable[bool]]) -> int: ...
 
     async def prune_jobs_of(self, term: int, partition: str, after: UUID) -> tuple[Pruned, UUID | None]: ...
@@ -104,7 +106,8 @@ class Housekeeper:
             jobs += pruned.jobs
         if jobs:
             log_event(_log, logging.INFO, "jobs_pruned", partition=partition, jobs=jobs)
-        return following is None and self._leader.term == term
+        # Under a term that has ended the pieces took nothing away. One that holds now has held all the time.
+        return following is None and await self._store.term_holds(term)
 
     async def _prune_failed(self, term: int) -> None:
         gone = 0

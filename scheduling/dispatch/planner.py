@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
 from typing import Protocol
-from uuid import UUID
 
 from scheduling.domain.clock import Clock
 from scheduling.telemetry.logs import log_event
@@ -19,8 +17,6 @@ _log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 PAUSE = 0.5
-#: Before all recurring schedules in the order in which they come.
-WALK_START = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 #: Schedules named in one line of the log; the others are counted, and can be listed by `move_time`.
 NAMED_SCHEDULES = 20
 
@@ -43,9 +39,7 @@ class Store(Protocol):
 
     async def begin_deployment(self, term: int, deployment_id: str) -> int | None: ...
 
-    async def mark_other_zone_versions(
-        self, term: int, after: tuple[datetime, UUID]
-    ) -> tuple[int, tuple[datetime, UUID] | None]: ...
+    async def mark_other_zone_versions(self, term: int) -> tuple[int, int]: ...
 
     async def move_stale_plans(self, term: int) -> Moved: ...
 
@@ -81,8 +75,8 @@ class Planner:
             planned = await self._store.begin_deployment(term, self._deployment_id)
             if planned is not None:
                 log_event(_log, logging.INFO, "deployment_begun", deployment=self._deployment_id, plans=planned)
-            await self._mark_zones(term)
-            self._begun_in = term
+            if await self._mark_zones(term):
+                self._begun_in = term
         # While there are many, two at a time: one is worked out while the database is busy with the other.
         rounds = 2 if self._is_behind else 1
         looks = await asyncio.gather(*(self._store.move_stale_plans(term) for _ in range(rounds)))
@@ -94,11 +88,14 @@ class Planner:
             log_event(_log, logging.INFO, "backfills_stepped", executions=made)
         return 0.0 if self._is_behind else PAUSE
 
-    async def _mark_zones(self, term: int) -> None:
-        place: tuple[datetime, UUID] | None = WALK_START
+    async def _mark_zones(self, term: int) -> bool:
+        """Whether none is left. What somebody had locked is marked with the next look."""
         marked = 0
-        while place is not None:
-            found, place = await self._store.mark_other_zone_versions(term, place)
-            marked += found
+        while True:
+            some, found = await self._store.mark_other_zone_versions(term)
+            marked += some
+            if not some:
+                break
         if marked:
             log_event(_log, logging.INFO, "zone_version_changed", schedules=marked)
+        return not found

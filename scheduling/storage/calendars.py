@@ -28,23 +28,20 @@ from scheduling.storage.planning import TAKEN_AHEAD, calendars_of, plans_ahead
 from scheduling.storage.tables import calendars, schedules
 from scheduling.storage.timings import exclusions_to_json, plain_exclusions
 
-# One page of the recurring schedules in the order in which they come: millions of one-offs beside them are not looked
-# at. What comes up behind the walk has been advanced or changed meanwhile, with the version of now, and what is paused
-# is planned anew when it is resumed.
+# By schedules_zone_version, in which there is none of the millions of one-offs, and of the others none that is marked.
+# What is paused is planned anew when it is resumed.
 _MARK_ZONES = f"""
-WITH page AS MATERIALIZED (
-    SELECT uid, evaluated_until, zone_version FROM schedules
-    WHERE evaluated_until < 'infinity' AND NOT paused AND (evaluated_until, uid) > (%(until)s, %(uid)s)
-      AND {TERM_HOLDS}
-    ORDER BY evaluated_until, uid LIMIT %(limit)s
+WITH other AS MATERIALIZED (
+    SELECT uid FROM schedules
+    WHERE (zone_version < %(version)s OR zone_version > %(version)s) AND evaluated_until < 'infinity' AND NOT paused
+      AND NOT stale AND {TERM_HOLDS}
+    LIMIT %(limit)s
 ),
-other AS MATERIALIZED (
-    SELECT s.uid FROM page JOIN schedules s USING (uid)
-    WHERE page.zone_version <> %(version)s AND NOT s.stale
-    FOR UPDATE OF s SKIP LOCKED
+free AS MATERIALIZED (
+    SELECT s.uid FROM schedules s JOIN other USING (uid) WHERE NOT s.stale FOR UPDATE OF s SKIP LOCKED
 ),
-marked AS (UPDATE schedules SET stale = true WHERE uid IN (SELECT uid FROM other) RETURNING 1)
-SELECT (SELECT count(*) FROM marked), evaluated_until, uid FROM page ORDER BY evaluated_until DESC, uid DESC LIMIT 1
+marked AS (UPDATE schedules SET stale = true WHERE uid IN (SELECT uid FROM free) RETURNING 1)
+SELECT (SELECT count(*) FROM marked), (SELECT count(*) FROM other)
 """
 # An infinite time cannot be read: nothing more to evaluate reads as NULL.
 _STALE = f"""
@@ -222,19 +219,17 @@ class CalendarStore:
             await note_change(connection, self._database.moment(), calendar.name, before=calendar)
         return True
 
-    async def mark_other_zone_versions(
-        self, term: int, after: tuple[datetime, UUID], limit: int = 10_000
-    ) -> tuple[int, tuple[datetime, UUID] | None]:
-        """One page of the walk through the recurring schedules, `after` an earlier place or WALK_START: marks those
-        whose plan was made with another version of the zone database. How many, and where it goes on, None at the end.
+    async def mark_other_zone_versions(self, term: int, limit: int = 10_000) -> tuple[int, int]:
+        """Marks up to `limit` schedules whose plan was made with another version of the zone database: how many, and
+        how many were found. The difference is locked by somebody; with none found, none is left.
 
-        By schedules_to_advance; skips those that somebody changes right now, which gives them the version of now.
+        By schedules_zone_version; skips what others have locked.
         """
-        parameters = {"version": zone_version(), "term": term, "limit": limit, "until": after[0], "uid": after[1]}
+        parameters = {"now": self._database.now(), "version": zone_version(), "term": term, "limit": limit}
         async with self._database.hot() as connection:
-            cursor = await connection.execute(_MARK_ZONES, {"now": self._database.now(), **parameters})
-            row = await cursor.fetchone()
-        return (0, None) if row is None else (row[0], (row[1], row[2]))
+            row = await (await connection.execute(_MARK_ZONES, parameters)).fetchone()
+        assert row is not None
+        return row[0], row[1]
 
     async def move_stale_plans(self, term: int, limit: int = 1000) -> Moved:
         """Looks at up to `limit` marked schedules again and moves the plans that are no longer right.

@@ -107,7 +107,7 @@ def _insert(table: str, prefix: str, columns: dict[str, str], order: str, times:
 
 #: Each table that a creation fills: its prefix among the parameters, its columns, what it is ordered by, and its times.
 _TABLES: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...]], ...] = (
-    ("jobs", "j", _JOB, "job_id", _TIMES),
+    ("jobs", "j", _JOB, 'job_id COLLATE "C"', _TIMES),
     ("schedules", "s", _SCHEDULE, "uid", _TIMES),
     ("executions", "e", PLAN_COLUMNS, "uid", _TIMES[:1]),
 )
@@ -319,7 +319,7 @@ def _job_id(new: NewJob) -> str:
 
 
 class Creator:
-    """Stores creations, all of those given in one statement; each succeeds or fails for itself."""
+    """Stores creations, all of those given in one transaction; each succeeds or fails for itself."""
 
     def __init__(self, database: Database, jobs: JobStore, *, owner_daily_jobs: int, exempt_owner: str) -> None:
         self._database = database
@@ -375,7 +375,7 @@ class Creator:
         return {n: [new.as_created(now) for new in creations[n].jobs] for n in group}, alone
 
     async def _insert(self, creations: Sequence[Creation]) -> datetime:
-        """Inserts everything in one statement and returns its moment.
+        """Inserts everything, in one statement or, from COPY_FROM jobs on, in one transaction; returns its moment.
 
         Locks the rows of `owner_days` of the owners named, in owner order. Raises UniqueViolation when an id is
         taken, and an error with SQLSTATE OVER_QUOTA.

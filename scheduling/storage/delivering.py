@@ -155,9 +155,10 @@ kept AS (
 SELECT uid FROM ended UNION ALL SELECT uid FROM kept
 """)
 # Successes end whatever was asked meanwhile: nothing of them is read under a lock before, the deletion itself checks
-# the token. The rows are deleted, and so locked, in the order of the input.
+# the token. The rows are deleted, and so locked, in the order of the input, since these connections join in no other
+# way than row for row.
 _RECORD_SUCCESSES = Numbered(f"""
-WITH held AS MATERIALIZED (SELECT * FROM {_INPUT} WHERE i.state = 'SUCCEEDED'),
+WITH held AS MATERIALIZED (SELECT * FROM {_INPUT}),
 {_ended("e.claim_token = i.token").strip()}
 SELECT uid FROM ended
 """)

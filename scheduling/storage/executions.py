@@ -80,17 +80,17 @@ def _tables(filter_: Expression | None) -> Sequence[sa.Table]:
 
 
 def _walks(table: sa.Table, page: PageRequest) -> list[Walk]:
-    """Along which indexes a page looks in a table for what its filter lets through."""
+    """Along which index a page looks in a table for what its filter lets through: that of the failed ones, the few that
+    have a slot, or that of each principal.
+    """
     keys, states = _keys(page.order, table), named(page.filter, "state")
-    within: list[sa.ColumnElement[bool]] = []
     if states is not None and states <= {"FAILED"}:
-        within.append(sa.literal_column(f"{table.name}.state = 'FAILED'", sa.Boolean()))
-    elif states is not None and states <= {"QUEUED", "RUNNING"}:
-        within.append(_HAS_SLOT)
+        return [Walk(keys, [sa.literal_column(f"{table.name}.state = 'FAILED'", sa.Boolean())])]
+    if states is not None and states <= {"QUEUED", "RUNNING"}:
+        return [Walk(keys, [_HAS_SLOT])]
     if page.principals is None:
-        return [Walk(keys, within)]
-    if table is executions:
-        within.append(_IS_WAITING)
+        return [Walk(keys)]
+    within = [_IS_WAITING] if table is executions else []
     return [Walk(keys, [*within, table.c.principal == principal]) for principal in sorted(page.principals)]
 
 

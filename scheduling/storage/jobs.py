@@ -118,14 +118,19 @@ def select_page(page: PageRequest, until: Position | None = None) -> sa.Select[A
 
 
 def _walks(page: PageRequest) -> list[Walk]:
-    """Along which indexes a page looks for what its filter lets through."""
+    """Along which index a page looks for what its filter lets through: there is one for each principal and for each
+    owner in the order of creation, and one for all by id.
+    """
+    keys, owners = _SORT_KEYS[page.order], named(page.filter, "owner")
+    if page.order == "job_id":
+        return [] if page.filter is None and page.principals is None else [Walk(keys)]
     if page.filter is None:
         return []
-    keys, owners = _SORT_KEYS[page.order], named(page.filter, "owner")
-    within = [] if owners is None or len(owners) != 1 else [jobs.c.owner == next(iter(owners))]
-    if page.principals is None:
-        return [Walk(keys, within)]
-    return [Walk(keys, [*within, jobs.c.principal == principal]) for principal in sorted(page.principals)]
+    if owners is not None and len(owners) == 1:
+        return [Walk(keys, [jobs.c.owner == next(iter(owners))])]
+    if page.principals is not None:
+        return [Walk(keys, [jobs.c.principal == principal]) for principal in sorted(page.principals)]
+    return [Walk(keys)]
 
 
 class JobStore:
@@ -147,7 +152,7 @@ class JobStore:
         return [found[uid] for uid in uids if uid in found]
 
     async def list_jobs(self, page: PageRequest) -> tuple[Sequence[Job], Position | None]:
-        """One page; by primary key or by the index on job_id.
+        """One page; by primary key or by one of the indexes on job_id, owner and principal.
 
         What is derived is derived for the jobs of the page only, a few probes of indexes each. A filter that names
         `state` has to derive it before: it costs these probes for every job that is looked at.

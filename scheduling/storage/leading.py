@@ -110,6 +110,10 @@ class LeadingStore:
         """Prolongs the term; False when it has ended."""
         return await self._one(_RENEW, {"holder": holder, "term": term, "ttl": ttl}) is not None
 
+    async def term_holds(self, term: int) -> bool:
+        """Whether the term has not ended, whatever its holder believes."""
+        return bool((await self._one(f"SELECT {TERM_HOLDS}", {"term": term}))[0])
+
     async def resign(self, holder: UUID, term: int) -> None:
         """Ends the term at once and tells the standbys that listen, so that none need wait for it to expire."""
         await self._one(_RESIGN, {"holder": holder, "term": term})

@@ -49,7 +49,7 @@ class SortKey:
 @dataclass(frozen=True, slots=True)
 class Walk:
     """An index along which a list looks for what a filter lets through: its keys in the order of the list, and what all
-    have in common that are looked at.
+    have in common that are looked at. Both have to be one index, or the look itself has no bound.
     """
 
     keys: Sequence[SortKey]

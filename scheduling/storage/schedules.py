@@ -20,7 +20,7 @@ from scheduling.storage.auditing import note_change
 from scheduling.storage.creation import schedule_columns
 from scheduling.storage.database import Database
 from scheduling.storage.jobs import claim_request_id, refuse_cancelled, use_job
-from scheduling.storage.lists import Position, SortKey, Walk, page_bounds, read_stretches, uid_key
+from scheduling.storage.lists import Position, SortKey, Walk, named, page_bounds, read_stretches, uid_key
 from scheduling.storage.notify import CHANNEL
 from scheduling.storage.planning import named_calendars
 from scheduling.storage.plans import first_plan, owner_of
@@ -58,6 +58,8 @@ _FILTER_COLUMNS = {
     "calendar": sa.func.array_to_string(schedules.c.calendar_ids, " "),
 }
 _SORT_KEYS: list[SortKey] = [uid_key(schedules.c.uid)]
+#: The condition of schedules_recurring, as it stands there.
+_RECURS = sa.literal_column("schedules.kind <> 'ONCE'", sa.Boolean())
 
 
 def select_schedules() -> sa.Select[Any]:
@@ -143,8 +145,12 @@ class ScheduleStore:
             return rows.schedule(row, await named_calendars(connection, row["calendar_ids"]))
 
     async def list_schedules(self, job_id: str | None, page: PageRequest) -> tuple[Sequence[Schedule], Position | None]:
-        """One page of the schedules of one job or of all; by primary key or by the key of job and id."""
-        select = select_schedules()
+        """One page of the schedules of one job or of all; by primary key, by schedules_recurring, or by the key of job
+        and id.
+        """
+        kinds = named(page.filter, "kind")
+        within = [_RECURS] if kinds is not None and "ONCE" not in kinds else []
+        select = select_schedules().where(*within)
         if job_id is not None:
             select = select.where(jobs.c.job_id == job_id)
         if page.principals is not None:
@@ -157,7 +163,7 @@ class ScheduleStore:
         is_filtered = job_id is None and (page.filter is not None or page.principals is not None)
         async with self._database.begin() as connection:
             found, position = await read_stretches(
-                connection, build, page, _SORT_KEYS, [Walk(_SORT_KEYS)] if is_filtered else []
+                connection, build, page, _SORT_KEYS, [Walk(_SORT_KEYS, within)] if is_filtered else []
             )
             calendars = await named_calendars(connection, {name for row in found for name in row["calendar_ids"]})
         return [rows.schedule(row, calendars) for row in found], position

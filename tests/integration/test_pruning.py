@@ -480,6 +480,7 @@ class Rooms:
         self._tenure = tenure
         self.stop_after: int | None = None
         self.forget_workers = stores.leading.forget_workers
+        self.term_holds = stores.leading.term_holds
         self.tend_history = MaintenanceStore(stores.database).tend_history
         self.prune_failed = pruning.prune_failed
         self.prune_request_ids = pruning.prune_request_ids
@@ -525,6 +526,26 @@ def test_a_round_prunes_whole_days_and_what_a_lost_term_leaves_the_next_round_do
             counts = [await stores.count(table) for table in ("jobs", "schedules", "execution_history")]
             assert counts == [0, 0, 0]
             assert await stores.query("SELECT to_regclass(%s) AS name", name_of(old)) == [{"name": None}]
+
+    run(scenario())
+
+
+def test_who_was_replaced_and_does_not_know_it_drops_no_day(database_url: str) -> None:
+    async def scenario() -> None:
+        clock = ManualClock(SystemClock().now())
+        async with open_stores(database_url, clock) as stores:
+            tenure = Tenure(await stores.lead())
+            old = clock.now().date() - DAY * 5
+            await make_partition(stores, old)
+            await finish(stores, await stores.one_off())
+            await stores.query("UPDATE execution_history SET prune_day = %s", old)
+            await stores.query("UPDATE leadership SET term = term + 1")
+            housekeeper = Housekeeper(
+                tenure, Rooms(stores, tenure), SystemClock(), keep_failed=MONTH, failed_targets=[CLEANUP]
+            )
+            await housekeeper.tick()
+            counts = [await stores.count(table) for table in ("jobs", "schedules", "execution_history")]
+            assert counts == [1, 1, 1]
 
     run(scenario())
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import date, datetime, time, timedelta
+from datetime import date, time, timedelta
 from unittest.mock import create_autospec
-from uuid import UUID, uuid4
+from uuid import uuid4
 
+import psycopg
 import pytest
 
 from scheduling.delivery.targets import TargetTable
-from scheduling.dispatch.planner import WALK_START
 from scheduling.domain.backfill import BackfillState
 from scheduling.domain.errors import AlreadyExists, NotFound, WrongState
 from scheduling.domain.job import OverlapPolicy
@@ -66,12 +66,11 @@ async def moved(line: Timeline) -> list[str]:
 
 
 async def marked(line: Timeline, term: int | None = None, page: int = 10_000) -> int:
-    """Walks through all recurring schedules; how many were marked for another zone version."""
-    count = 0
-    place: tuple[datetime, UUID] | None = WALK_START
-    while place is not None:
-        found, place = await line.calendars.mark_other_zone_versions(term or line.term, place, page)
-        count += found
+    """How many schedules were marked for another zone version, a page at a time."""
+    count, found = 0, 1
+    while found:
+        some, found = await line.calendars.mark_other_zone_versions(term or line.term, page)
+        count += some
     return count
 
 
@@ -289,18 +288,27 @@ def test_plans_of_another_zone_version_are_looked_at_again_and_can_be_listed(
     run(scenario())
 
 
-@pytest.mark.parametrize("page", [1, 2, 3, 10])
-def test_the_walk_through_other_zone_versions_misses_none_that_come_at_one_time(database_url: str, page: int) -> None:
+@pytest.mark.parametrize("page", [1, 3, 10])
+def test_all_that_another_zone_version_has_planned_is_marked_and_what_is_locked_is_told(
+    database_url: str, page: int
+) -> None:
     async def scenario() -> None:
         async with timeline(database_url) as line:
-            each = [await line.schedule(NOON) for _ in range(5)] + [await line.schedule(Cron("0 13 * * *"))]
+            each = [await line.schedule(NOON) for _ in range(5)]
             await line.lead()
             await line.query("UPDATE schedules SET zone_version = '1999z'")
+            await line.query("UPDATE schedules SET zone_version = '9999z' WHERE uid = %s", each[1].uid)
             await line.query("UPDATE schedules SET paused = true WHERE uid = %s", each[0].uid)
-            assert await marked(line, page=page) == 5
-            assert await marked(line, page=page) == 0
+            assert await marked(line, page=page) == 4
             rows = await line.query("SELECT uid FROM schedules WHERE stale")
             assert {row["uid"] for row in rows} == {schedule.uid for schedule in each[1:]}
+            await line.query("UPDATE schedules SET stale = false")
+            async with await psycopg.AsyncConnection.connect(database_url) as other:
+                await other.execute("SELECT FROM schedules WHERE uid = %s FOR UPDATE", [each[2].uid])
+                assert await line.calendars.mark_other_zone_versions(line.term) == (3, 4)
+                assert await line.calendars.mark_other_zone_versions(line.term) == (0, 1)
+            assert await line.calendars.mark_other_zone_versions(line.term) == (1, 1)
+            assert await line.calendars.mark_other_zone_versions(line.term) == (0, 0)
 
     run(scenario())
 
