@@ -16,7 +16,7 @@ from bench.stack import Running, api, running
 ABOUT = "20,000 executions that are due, one worker, outcomes durable; the bare client before and after"
 FULL_ONLY = False
 
-BACKLOG, BARE_CALLS, HELD = 20_000, 10_000, 10_000
+BACKLOG, BARE_CALLS, HELD = 20_000, 20_000, 10_000
 #: Calls at once: what a worker has for the queue of messages.
 CONCURRENCY = 64
 PARTS = ("worker", "postgres", "valkey", "siblings", "server")

@@ -24,8 +24,8 @@ ROUND_PAUSE, STANDBY_PAUSE = 3600.0, 5.0
 WALK_PAUSE = 24 * 3600.0
 #: Where the walk through the jobs of a partition begins.
 FIRST = UUID(int=0)
-#: Rest after a piece, in lengths of the piece: of pruning by the day, and of the slow walk.
-REST, WALK_REST = 0.0, 4.0
+#: Rest after a piece of the slow walks, in lengths of the piece.
+WALK_REST = 4.0
 
 R = TypeVar("R")
 
@@ -90,7 +90,7 @@ class Housekeeper:
         await self._prune_failed(term)
         oddments = partial(self._store.prune_oddments, term, self._keep_failed)
         while self._leader.term == term:
-            if not await self._rested(oddments, WALK_REST):
+            if not await self._rested(oddments):
                 break
         if self._clock.monotonic() - self._walked >= WALK_PAUSE:
             await self._walk(term)
@@ -101,8 +101,7 @@ class Housekeeper:
         jobs = 0
         following: UUID | None = FIRST
         while following is not None and self._leader.term == term:
-            piece = partial(self._store.prune_jobs_of, term, partition, following)
-            pruned, following = await self._rested(piece, REST)
+            pruned, following = await self._store.prune_jobs_of(term, partition, following)
             jobs += pruned.jobs
         if jobs:
             log_event(_log, logging.INFO, "jobs_pruned", partition=partition, jobs=jobs)
@@ -112,8 +111,7 @@ class Housekeeper:
     async def _prune_failed(self, term: int) -> None:
         gone = 0
         while self._leader.term == term:
-            piece = partial(self._store.prune_failed, term, self._keep_failed, self._failed_targets)
-            pruned = await self._rested(piece, REST)
+            pruned = await self._store.prune_failed(term, self._keep_failed, self._failed_targets)
             gone += pruned.executions
             if not pruned.executions:
                 break
@@ -123,7 +121,7 @@ class Housekeeper:
     async def _walk(self, term: int) -> None:
         gone, place = 0, ("", "")
         while self._leader.term == term:
-            removed, following = await self._rested(partial(self._store.prune_request_ids, term, place), WALK_REST)
+            removed, following = await self._rested(partial(self._store.prune_request_ids, term, place))
             gone += removed
             if following is None:
                 self._walked = self._clock.monotonic()
@@ -132,9 +130,9 @@ class Housekeeper:
         if gone:
             log_event(_log, logging.INFO, "request_ids_pruned", request_ids=gone)
 
-    async def _rested(self, piece: Callable[[], Awaitable[R]], rest: float) -> R:
-        """Does a piece, then rests for `rest` times as long."""
+    async def _rested(self, piece: Callable[[], Awaitable[R]]) -> R:
+        """Does a piece of a walk, then rests for WALK_REST times as long."""
         began = self._clock.monotonic()
         result = await piece()
-        await self._clock.sleep((self._clock.monotonic() - began) * rest)
+        await self._clock.sleep((self._clock.monotonic() - began) * WALK_REST)
         return result

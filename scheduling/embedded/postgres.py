@@ -24,6 +24,8 @@ _INITDB = 120.0
 _DEFAULTS = {
     "max_connections": "100",
     "shared_buffers": "128MB",
+    # A checkpoint that the amount of log forces makes commits wait for the disk: pruning a million jobs writes 1 GB.
+    "max_wal_size": "4GB",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%d ",
