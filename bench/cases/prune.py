@@ -32,7 +32,7 @@ EXPIRED = 1_000_000
 DAYS, PAUSE = 3, 10
 RATE = 100
 #: Seconds until the load has come and the stack is warm, and of load before pruning begins; all of the load.
-WARM, CALM, SECONDS = 12, 30, 90
+WARM, CALM, SECONDS = 12, 30, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,21 @@ class Pruning:
 class Days(HousekeepingStore):
     """The stores of housekeeping, with a pause before each day but the first, and a note of when each was pruned."""
 
-    def __init__(self, database: Database, clock: SystemClock, pause: int) -> None:
+    def __init__(self, database: Database, url: str, clock: SystemClock, pause: int) -> None:
         maintenance = MaintenanceStore(database)
         super().__init__(LeadingStore(database, clock.monotonic), maintenance, PruningStore(database))
         self.spans: list[Span] = []
         self._tend_history = maintenance.tend_history
         self.tend_history = self._tend
         self._pause = pause
+        self._url = url
+
+    async def _settle(self) -> None:
+        """Writes to the disk what a day has changed, as it would be long before the next one is due: else the log of
+        several days forces a checkpoint amid the last.
+        """
+        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
+            await connection.execute("CHECKPOINT")
 
     async def _tend(self, before_drop: Callable[[str], Awaitable[bool]] | None = None) -> int:
         began: datetime | None = None
@@ -79,6 +87,7 @@ class Days(HousekeepingStore):
             assert before_drop is not None
             if began is not None:
                 self.spans.append(Span(began, datetime.now(UTC)))
+                await self._settle()
                 await asyncio.sleep(self._pause)
             began = datetime.now(UTC)
             return await before_drop(partition)
@@ -157,7 +166,7 @@ async def _prune(url: str, pause: int) -> list[Span]:
         async with database.hot() as connection:
             row = await (await connection.execute("SELECT term FROM leadership")).fetchone()
         assert row is not None
-        stores = Days(database, clock, pause)
+        stores = Days(database, url, clock, pause)
         housekeeper = Housekeeper(
             Tenure(row[0]), stores, clock, keep_failed=timedelta(days=30), failed_targets=[load.TARGET]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ TIMEOUT = 30
 #: Calls at once, where a tool has a setting for it.
 CONCURRENCY = 64
 _OPTIONS = (("grpc.enable_retries", 0),)
+_BEGAN = datetime.now(UTC).isoformat()
 
 
 def payload(number: int) -> bytes:
@@ -33,7 +35,14 @@ def payload(number: int) -> bytes:
 
 
 def _metadata() -> tuple[tuple[str, str], ...]:
-    return (("idempotency-key", str(uuid4())), ("x-scheduling-attempt", "1"))
+    # What a scheduled call carries, and the bare client sends too.
+    return (
+        ("idempotency-key", str(uuid4())),
+        ("x-scheduling-attempt", "1"),
+        ("x-scheduling-job", "jobs/j-1"),
+        ("x-scheduling-nominal-time", _BEGAN),
+        ("traceparent", f"00-{uuid4().hex}-{uuid4().hex[:16]}-01"),
+    )
 
 
 @functools.cache

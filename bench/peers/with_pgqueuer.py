@@ -11,8 +11,8 @@ import calls
 from pgqueuer import PgQueuer
 from pgqueuer.models import Job
 
-#: Jobs that the worker fetches at once. How many run at once is not capped: a worker that has reached its cap would
-#: only look again at the next notification.
+#: Jobs that the worker fetches at once. How many it holds is not capped: a worker that has reached its cap would only
+#: look again at the next notification. The calls at once are, as for all others.
 BATCH = 100
 
 
@@ -33,11 +33,13 @@ async def enqueue(count: int) -> None:
 async def work() -> None:
     """Works until killed."""
     worker = await queuer()
+    slots = asyncio.Semaphore(calls.CONCURRENCY)
 
     @worker.entrypoint("deliver")
     async def deliver(job: Job) -> None:
         assert job.payload is not None
-        await calls.send_async(job.payload)
+        async with slots:
+            await calls.send_async(job.payload)
 
     await worker.run(batch_size=BATCH)
 
