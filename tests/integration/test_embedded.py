@@ -34,10 +34,12 @@ ROOT = Path(__file__).parents[2]
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has somebody else run its servers")
 #: Owns a stack until its input ends or Ctrl-C comes; tells when it is up, and whether Ctrl-C spared the servers.
 OWNER = """
-import json, sys, psycopg, redis
+import json, signal, sys, psycopg, redis
 from pathlib import Path
 from scheduling.embedded import EmbeddedStack
 
+# A shell's background jobs are started with Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with EmbeddedStack(Path(sys.argv[1])) as stack:
     try:
         print(json.dumps({"database": stack.database_url, "redis": stack.redis_url}), flush=True)
