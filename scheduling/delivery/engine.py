@@ -31,7 +31,7 @@ from scheduling.domain.cancelling import raise_if_cancelled
 from scheduling.domain.clock import Clock
 from scheduling.domain.errors import StoreUnavailable
 from scheduling.domain.execution import LATEST_BEGIN, Claim, Outcome, Reason
-from scheduling.domain.ids import uuid4s, uuid_text
+from scheduling.domain.ids import uuid4s
 from scheduling.domain.lifecycle import State
 from scheduling.domain.retry import Code
 from scheduling.domain.target import Queue
@@ -539,7 +539,7 @@ class DeliveryEngine:
 
 def _metadata(claim: Claim) -> tuple[tuple[str, str], ...]:
     return (
-        ("idempotency-key", uuid_text(claim.uid)),
+        ("idempotency-key", str(claim.uid)),
         ("x-scheduling-attempt", str(claim.attempt)),
         ("x-scheduling-job", "jobs/" + claim.job_id),
         ("x-scheduling-nominal-time", claim.nominal_time.isoformat()),

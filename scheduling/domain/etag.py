@@ -7,7 +7,7 @@ from uuid import UUID
 
 def etag(uid: UUID, revision: int) -> str:
     """The etag of the resource `uid` at `revision`."""
-    return f"{uid.int & 0xFFFF_FFFF_FFFF:012x}-{revision}"
+    return etag_by_text(uid.hex, revision)
 
 
 def etag_by_text(uid: str, revision: int) -> str:

@@ -494,6 +494,13 @@ class Rooms:
         return await self._prune_jobs_of(term, partition, after)
 
 
+async def made_long_ago(stores: Stores) -> date:
+    """A day that has passed, with a partition."""
+    day = stores.clock.now().date() - DAY * 5
+    await make_partition(stores, day)
+    return day
+
+
 def test_a_round_prunes_whole_days_and_what_a_lost_term_leaves_the_next_round_does(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,9 +509,7 @@ def test_a_round_prunes_whole_days_and_what_a_lost_term_leaves_the_next_round_do
     async def scenario() -> None:
         clock = ManualClock(SystemClock().now())
         async with open_stores(database_url, clock) as stores:
-            tenure = Tenure(await stores.lead())
-            old = clock.now().date() - DAY * 5
-            await make_partition(stores, old)
+            tenure, old = Tenure(await stores.lead()), await made_long_ago(stores)
             now = clock.now()
             schedules = [once(now) for _ in range(100)]
             await stores.create(*(new_job(now, schedule=schedule) for schedule in schedules))
@@ -534,9 +539,7 @@ def test_who_was_replaced_and_does_not_know_it_drops_no_day(database_url: str) -
     async def scenario() -> None:
         clock = ManualClock(SystemClock().now())
         async with open_stores(database_url, clock) as stores:
-            tenure = Tenure(await stores.lead())
-            old = clock.now().date() - DAY * 5
-            await make_partition(stores, old)
+            tenure, old = Tenure(await stores.lead()), await made_long_ago(stores)
             await finish(stores, await stores.one_off())
             await stores.query("UPDATE execution_history SET prune_day = %s", old)
             await stores.query("UPDATE leadership SET term = term + 1")
